@@ -1,0 +1,15 @@
+"""Settings for all tests: eight fake host devices, no silent rank promotion, CPU only."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict_ranks():
+    """Broadcasting between different ranks hides shape mistakes, so every test runs without it."""
+    jax.config.update("jax_numpy_rank_promotion", "raise")
