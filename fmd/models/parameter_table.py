@@ -1,0 +1,28 @@
+"""The table of a network's parameters that a run prints at its start."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+
+def parameter_table(params: Mapping[str, Any], depth: int = 1) -> str:
+    """One line per parameter array grouped by module path of `depth` names: module, parameter, shape, count; a total.
+
+    `params` is a tree of arrays or ShapeDtypeStructs (the collection "params").
+    """
+    rows: dict[str, list[tuple[str, int]]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [str(getattr(entry, "key", entry)) for entry in path]
+        module, rest = "/".join(names[:-1][:depth]), "/".join(names[min(depth, len(names) - 1) :])
+        rows.setdefault(module, []).append((f"{rest} {'x'.join(map(str, leaf.shape))}", math.prod(leaf.shape)))
+
+    lines = [(module, ", ".join(text for text, _ in group), sum(n for _, n in group)) for module, group in rows.items()]
+    total = sum(n for _, _, n in lines)
+    name_width = max(map(len, ["module", *rows]))
+    count_width = len(f"{total:,}")
+    table = [f"{module:<{name_width}}  {count:>{count_width},}  {text}" for module, text, count in lines]
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) / 2**20
+    header = f"{'module':<{name_width}}  {'count':>{count_width}}  parameters"
+    return "\n".join([header, *table, f"{'total':<{name_width}}  {total:,}  ({size:.1f} MiB)"])
