@@ -1,0 +1,108 @@
+"""IDX files, the format of MNIST and its relatives, and the source `idx` that reads a folder of them.
+
+An IDX file is a header, two zero bytes, one byte for the type (0x08: unsigned bytes, the only one used for images), one
+byte for the number of dimensions, each dimension as a big-endian uint32, and then the values. It may be gzipped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from fmd.data.datasets import ImageDataset, Split, register_source
+
+# Where Debian's package dataset-fashion-mnist puts its four files.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+# The customary names of train images, train labels, test images, test labels.
+FILE_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """The uint8 array in the bytes of an unpacked IDX file; `name` is for the message of the ValueError."""
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise ValueError(f"{name} is not an IDX file: it begins with {data[:4].hex() or 'nothing'}, not with 0000")
+    if data[2] != 0x08:
+        raise ValueError(f"{name}: IDX type 0x{data[2]:02x} is not supported, only unsigned bytes (0x08)")
+    first = 4 + 4 * data[3]
+    if data[3] == 0 or len(data) < first:
+        raise ValueError(f"{name} is damaged: the IDX header says {data[3]} dimensions, the file has {len(data)} bytes")
+    shape = struct.unpack(f">{data[3]}I", data[4:first])
+    if len(data) - first != (expected := int(np.prod(shape, dtype=object))):
+        raise ValueError(f"{name} is damaged: shape {shape} needs {expected} values, the file has {len(data) - first}")
+    return np.frombuffer(data, np.uint8, offset=first).reshape(shape)
+
+
+def encode(array: np.ndarray) -> bytes:
+    """The bytes of the unpacked IDX file of a uint8 array."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 0x08, array.ndim, *array.shape) + np.ascontiguousarray(array).tobytes()
+
+
+def unpack(data: bytes, name: str) -> bytes:
+    """`data` without its gzip layer, if it has one. Raises ValueError for a truncated or damaged gzip stream."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{name} is a damaged gzip file ({error}): fetch it again") from error
+
+
+def make_split(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
+    """A split from IDX images [N, H, W] or [N, H, W, C] and labels [N]. Raises ValueError where they do not fit."""
+    if images.ndim not in (3, 4) or labels.ndim != 1:
+        raise ValueError(f"{name}: images {list(images.shape)} and labels {list(labels.shape)}, need [N, H, W] and [N]")
+    try:
+        return Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Train images, train labels, test images and test labels in a folder, each gzipped or not.
+
+    Raises FileNotFoundError for a missing folder or file, PermissionError for a folder that cannot be read, ValueError
+    where several files could be meant.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    try:
+        names = sorted(os.listdir(folder))
+    except PermissionError:
+        raise PermissionError(f"folder {folder} cannot be read: check its permissions") from None
+    train = [name for name in names if "train" in name]
+    test = [name for name in names if "t10k" in name or "test" in name]
+    wanted = zip((train, train, test, test), ("images", "labels", "images", "labels"), FILE_NAMES, strict=True)
+    return [folder / _pick(folder, [name for name in some if kind in name], example) for some, kind, example in wanted]
+
+
+def _pick(folder: Path, names: list[str], example: str) -> str:
+    """The one file among `names`; of a file and its gzipped copy the plain one."""
+    names = [name for name in names if name.removesuffix(".gz").endswith("ubyte")]
+    if not names:
+        raise FileNotFoundError(f"folder {folder} has no {example} or {example}.gz")
+    if len({name.removesuffix(".gz") for name in names}) > 1:
+        raise ValueError(f"folder {folder} holds several sets ({', '.join(names)}): give each its own folder")
+    return names[0]
+
+
+@register_source("idx")
+def load_idx(
+    path: str = str(DEBIAN_FASHION_MNIST), num_classes: int | None = None, name: str | None = None
+) -> ImageDataset:
+    """Four IDX files in the folder `path`, gzipped or not, by their customary names (EMNIST's prefixes included).
+
+    Without `path`, the place of Debian's package dataset-fashion-mnist. `num_classes` defaults to the largest label
+    plus one.
+    """
+    folder = Path(path).expanduser()
+    train_x, train_y, test_x, test_y = (decode(unpack(f.read_bytes(), str(f)), str(f)) for f in find_files(folder))
+    train, test = make_split(train_x, train_y, f"{folder} train"), make_split(test_x, test_y, f"{folder} test")
+    if num_classes is None:
+        num_classes = int(max(train.labels.max(), test.labels.max())) + 1
+    return ImageDataset(name or folder.name, train, test, num_classes, f"from the IDX files in {folder}")
