@@ -99,7 +99,7 @@ def _load(published: _Published, path: str | None) -> ImageDataset:
     if path is None:
         files, provenance = _first_that_works(published)
     else:
-        files, provenance = _checked(published, _read_folder(Path(path).expanduser())), f"from {path}"
+        files, provenance = _checked(published, _read_folder(Path(path).expanduser()), path), f"from {path}"
     train_x, train_y, test_x, test_y = (
         idx.decode(data, name) for data, name in zip(files, idx.FILE_NAMES, strict=True)
     )
@@ -113,7 +113,7 @@ def _first_that_works(published: _Published) -> tuple[Files, str]:
         if not on_disk:
             logging.info("%s is not on disk yet: trying %s", published.name, description)
         try:
-            files = _checked(published, read())
+            files = _checked(published, read(), description)
         except (OSError, ValueError, RuntimeError) as error:
             failures.append(str(error) if description in str(error) else f"{description}: {error}")
             continue
@@ -157,12 +157,12 @@ def _download(url: str, timeout: float = 8.0) -> bytes:
         raise OSError(f"the download broke off ({error})") from error
 
 
-def _checked(published: _Published, files: Files) -> Files:
+def _checked(published: _Published, files: Files, where: str) -> Files:
     for data, md5, name in zip(files, published.md5, idx.FILE_NAMES, strict=True):
         if (found := hashlib.md5(data, usedforsecurity=False).hexdigest()) != md5:
             raise ValueError(
-                f"{name} has md5 {found}, but {published.name}'s is {md5}: the file is damaged or of another set "
-                f"(the source idx reads any IDX files)"
+                f"{where}: {name} has md5 {found}, but {published.name}'s is {md5}; the file is damaged or of another "
+                f"set (the source idx reads any IDX files)"
             )
     return files
 

