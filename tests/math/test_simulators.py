@@ -1,0 +1,332 @@
+"""solve_ode against closed forms: goldens, order, cost, errors, independence of examples, export."""
+
+import chex
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmd.math.simulators import solve_ode
+from fmd.math.solvers import ADAPTIVE, FIXED, STAGES
+
+ALL = [*FIXED, *ADAPTIVE]
+
+
+def gaussian_field(variance):
+    """Velocity of the linear path to N(0, variance): x(1) = sqrt(variance) x(0)."""
+
+    def field(t, x, args=None):
+        return (t * variance - (1 - t)) / (t**2 * variance + (1 - t) ** 2) * x
+
+    return field
+
+
+@pytest.mark.parametrize(
+    ("solver", "steps", "narrow", "wide"),
+    [
+        ("euler", 10, 0.4307826049, 1.7231304196),
+        ("midpoint", 10, 0.4998847384, 1.9995389535),
+        ("heun", 10, 0.5017199122, 1.9882806663),
+        ("euler", 100, 0.4926454763, 1.9705819051),
+        ("midpoint", 100, 0.4999998833, 1.9999995332),
+        ("heun", 100, 0.5000228207, 1.9999037960),
+    ],
+)
+def test_goldens(solver, steps, narrow, wide):
+    """One-dimensional N(0, 1/4) and N(0, 4) from x(0) = 1, in float64 and in float32."""
+
+    def solve(dtype):
+        field = gaussian_field(jnp.array([0.25, 4.0], dtype)[:, None])
+        return solve_ode(field, jnp.ones((2, 1), dtype), solver=solver, steps=steps).x
+
+    with jax.enable_x64(True):
+        x = solve(jnp.float64)
+    assert x.dtype == jnp.float64
+    np.testing.assert_allclose(x[:, 0], [narrow, wide], atol=1e-10)
+    np.testing.assert_allclose(solve(jnp.float32)[:, 0], [narrow, wide], rtol=3e-6)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("ralston", 2), ("rk4", 4)])
+def test_order_of_convergence(solver, order):
+    """x' = x^2 cos t, not linear and not autonomous so that every order condition counts: x = 1 / (1/x0 - sin t)."""
+
+    def error(steps):
+        x = solve_ode(lambda t, x, args: x**2 * jnp.cos(t), jnp.full((1, 1), 0.6), solver=solver, steps=steps).x
+        return abs(float(x[0, 0]) - 1 / (1 / 0.6 - np.sin(1)))
+
+    with jax.enable_x64(True):
+        slope = np.log2(error(64) / error(128))
+    assert abs(slope - order) < 0.1
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_evaluations_are_true_and_inside_the_interval(solver):
+    calls = []
+
+    def field(t, x, args):
+        jax.debug.callback(lambda t: calls.append(float(t)), t)
+        return jnp.sin(9 * t) * x * 3
+
+    solution = solve_ode(field, jnp.ones((1, 2)), solver=solver, steps=7)
+    jax.effects_barrier()
+    assert int(solution.evaluations[0]) == len(calls)
+    assert solution.evaluations.dtype == jnp.int32
+    assert min(calls) >= 0
+    assert max(calls) <= 1
+    if solver in FIXED:
+        assert len(calls) == 7 * STAGES[solver]
+
+
+def test_evaluations_with_jumps_and_rejected_steps():
+    """Retries of the first step and starts after a jump compute their first stage anew."""
+    calls = []
+
+    def field(t, x, args):
+        jax.debug.callback(lambda t: calls.append(float(t)), t)
+        return jnp.where(t < 0.5, 30 * jnp.cos(300 * t), -x)
+
+    solution = solve_ode(field, jnp.ones((1, 2)), solver="tsit5", jump_ts=[0.5])
+    jax.effects_barrier()
+    assert bool(solution.success[0])
+    assert int(solution.evaluations[0]) == len(calls)
+    assert int(solution.evaluations[0]) % 6 not in (0, 1)  # more first stages than the plain 1 + 6 n
+
+
+def test_euler_stops_before_the_end():
+    """The seed's loop evaluated at t = 1 and integrated on to N / (N - 1): std .49755 where Euler gives .49265."""
+    seen = []
+
+    def field(t, x, args):
+        jax.debug.callback(lambda t: seen.append(float(t)), t)
+        return gaussian_field(0.25)(t, x)
+
+    x = solve_ode(field, jnp.ones((1, 1)), solver="euler", steps=100).x
+    jax.effects_barrier()
+    np.testing.assert_allclose(sorted(seen), np.arange(100) / 100, atol=1e-7)
+    assert abs(float(x[0, 0]) - 0.49265) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [3, 33, 999])
+def test_number_of_steps_is_exact(steps):
+    """x' = 1 for a counter: rounding of 1 / steps must add no step and lose none."""
+    solution = solve_ode(lambda t, x, args: jnp.ones_like(x), jnp.zeros((1, 1)), solver="euler", steps=steps)
+    assert int(solution.evaluations[0]) == steps
+    assert abs(float(solution.x[0, 0]) - 1) < 1e-5
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_backwards_returns_to_the_start(solver):
+    field = gaussian_field(0.25)
+    x0 = jnp.array([[1.0, -2.0], [0.3, 0.1]])
+    there = solve_ode(field, x0, solver=solver, steps=400)
+    back = solve_ode(field, there.x, solver=solver, steps=400, t0=1.0, t1=0.0)
+    assert bool(back.success.all())
+    np.testing.assert_allclose(back.x, x0, atol=2e-2 if solver == "euler" else 1e-3)
+
+
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
+def test_state_and_time_are_float32_for_bfloat16_noise(solver):
+    def field(t, x, args):
+        assert t.dtype == jnp.float32
+        assert x.dtype == jnp.float32
+        return (-x).astype(jnp.bfloat16)
+
+    x = solve_ode(field, jnp.ones((2, 2), jnp.bfloat16), solver=solver, steps=20).x
+    assert x.dtype == jnp.float32
+    np.testing.assert_allclose(x, np.exp(-1), atol=2e-3)
+
+
+def test_dtype_follows_the_noise_under_x64():
+    with jax.enable_x64(True):
+        x = solve_ode(gaussian_field(1.0), jnp.ones((1, 1), jnp.float32), times=[0.5, 1.0])
+    assert x.x.dtype == x.times.dtype == x.trajectory.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_trajectory(solver):
+    """Times off the grid; x(t) = s(t) x(0) with s^2 = t^2 V + (1 - t)^2."""
+    times = np.array([0.0, 0.123, 0.5, 0.777, 1.0])
+    x0 = jnp.array([[1.0, -2.0], [0.3, 0.1], [0.0, 1.0]])
+    solution = solve_ode(gaussian_field(0.25), x0, solver=solver, steps=200, times=times)
+    scale = np.sqrt(times**2 * 0.25 + (1 - times) ** 2)
+    assert solution.trajectory.shape == (5, 3, 2)
+    np.testing.assert_allclose(
+        solution.trajectory, scale[:, None, None] * np.asarray(x0), atol=2e-2 if solver == "euler" else 1e-3
+    )
+    np.testing.assert_array_equal(solution.trajectory[0], x0)
+    np.testing.assert_allclose(solution.trajectory[-1], solution.x, rtol=1e-5)
+    np.testing.assert_allclose(solution.times, times, atol=1e-7)
+
+
+def test_grid_replaces_steps():
+    knots = np.array([0.0, 0.1, 0.35, 0.9, 1.0])
+    seen = []
+
+    def field(t, x, args):
+        jax.debug.callback(lambda t: seen.append(float(t)), t)
+        return t * x
+
+    solution = solve_ode(field, jnp.ones((1, 1)), solver="euler", grid=knots)
+    jax.effects_barrier()
+    np.testing.assert_allclose(sorted(seen), knots[:-1], atol=1e-7)
+    expected = np.prod(1 + np.diff(knots) * knots[:-1])
+    np.testing.assert_allclose(solution.x, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ADAPTIVE)
+def test_adaptive_example_does_not_depend_on_its_batch_mates(solver):
+    """A hard neighbour (fast rotation) changes neither the result nor the cost of the easy example."""
+
+    def field(t, x, args):
+        assert x.shape == (1, 2)
+        rotated = jnp.stack([-x[:, 1], x[:, 0]], axis=1)
+        return args[:, None] * rotated
+
+    x0 = jnp.tile(jnp.array([[1.0, 0.0]]), (3, 1))
+    calm = solve_ode(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 1.0]))
+    mixed = solve_ode(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 60.0]))
+    np.testing.assert_array_equal(calm.x[:2], mixed.x[:2])
+    np.testing.assert_array_equal(calm.evaluations[:2], mixed.evaluations[:2])
+    assert int(mixed.evaluations[2]) > 2 * int(mixed.evaluations[0])
+    np.testing.assert_allclose(mixed.x[0], [np.cos(1), np.sin(1)], atol=1e-3)
+
+
+def test_one_adaptive_error_norm_per_example():
+    """One norm over a batch would hide the single hard example in the average over 64."""
+
+    def field(t, x, args):
+        return args[:, None] * jnp.cos(args[:, None] * t) * jnp.ones_like(x)
+
+    speed = jnp.ones(64).at[5].set(30.0)
+    x = solve_ode(field, jnp.zeros((64, 1)), solver="tsit5", rtol=1e-4, atol=1e-4, args=speed).x
+    np.testing.assert_allclose(x[:, 0], np.sin(np.asarray(speed)), atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
+def test_failure_is_reported_per_example(solver):
+    def field(t, x, args):
+        return jnp.where(x > 5, jnp.nan, -x)
+
+    solution = solve_ode(field, jnp.array([[1.0], [9.0], [2.0]]), solver=solver)
+    np.testing.assert_array_equal(solution.success, [True, False, True])
+    np.testing.assert_allclose(solution.x[0], np.exp(-1), rtol=1e-3)
+    assert int(solution.evaluations.max()) < 300  # the NaN example gives up instead of trying until max_steps
+
+
+def test_max_steps_reached_is_a_failure():
+    solution = solve_ode(
+        lambda t, x, args: 50 * jnp.cos(50 * t) + 0 * x, jnp.zeros((1, 1)), solver="tsit5", max_steps=5
+    )
+    assert not bool(solution.success[0])
+
+
+@pytest.mark.parametrize("solver", ["heun", "rk4", "tsit5", "dopri5"])
+def test_field_singular_at_the_end(solver):
+    """Linear-VP, alpha = t and sigma = sqrt(1 - t^2): sigma' is infinite at t = 1, the velocity's limit is not."""
+    variance = 0.25
+
+    def field(t, x, args):
+        sigma = jnp.sqrt(1 - t**2)
+        return (t * variance + sigma * (-t / sigma)) / (t**2 * variance + sigma**2) * x
+
+    x0 = jnp.ones((2, 1))
+    assert not bool(solve_ode(field, x0, solver="heun").success.any())
+    solution = solve_ode(field, x0, solver=solver, end_epsilon=1e-4)
+    assert bool(solution.success.all())
+    np.testing.assert_allclose(solution.x, 0.5, atol=2e-3)
+
+
+def test_state_may_be_a_pytree():
+    def field(t, state, args):
+        x, _ = state
+        return -x, jnp.abs(x).sum(axis=1)
+
+    for solver in ("rk4", "dopri5"):
+        x, length = solve_ode(field, (jnp.ones((2, 3)), jnp.zeros(2)), solver=solver).x
+        np.testing.assert_allclose(x, np.exp(-1), rtol=1e-4)
+        np.testing.assert_allclose(length, 3 * (1 - np.exp(-1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "tsit5"])
+def test_export_for_three_platforms_with_symbolic_batch(solver):
+    (batch,) = jax.export.symbolic_shape("b")
+    sample = jax.jit(lambda x: solve_ode(gaussian_field(0.25), x, solver=solver).x)
+    exported = jax.export.export(sample, platforms=["cpu", "cuda", "tpu"])(
+        jax.ShapeDtypeStruct((batch, 2), jnp.float32)
+    )
+    x0 = jax.random.normal(jax.random.key(0), (5, 2))
+    np.testing.assert_allclose(exported.call(x0), sample(x0), atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
+def test_one_trace_for_many_calls(solver):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def sample(x, args, t1):
+        return solve_ode(lambda t, x, a: a[:, None] * x, x, solver=solver, args=args, t1=t1).x
+
+    for i in range(3):
+        sample(jnp.ones((2, 2)) * i, jnp.ones(2) * i, 1.0 - 0.1 * i)
+
+
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
+def test_eager_calls_do_not_recompile(solver):
+    traces = []
+
+    def field(t, x, args):
+        traces.append(1)
+        return args[:, None] * x
+
+    solve_ode(field, jnp.ones((2, 2)), solver=solver, args=jnp.ones(2))
+    first = len(traces)
+    solve_ode(field, 2 * jnp.ones((2, 2)), solver=solver, args=3 * jnp.ones(2))
+    assert len(traces) == first
+
+
+def test_sharded_batch_gives_the_same():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x0 = jax.random.normal(jax.random.key(0), (8, 3))
+    sample = jax.jit(lambda x: solve_ode(gaussian_field(0.25), x).x)
+    sharded = sample(jax.device_put(x0, sharding))
+    assert sharded.sharding.is_equivalent_to(sharding, 2)
+    np.testing.assert_allclose(sharded, sample(x0), atol=1e-6)
+
+
+FIELD = gaussian_field(0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "leapfrog"}, "unknown solver 'leapfrog'.*heun.*tsit5"),
+        ({"steps": 0}, "steps=0"),
+        ({"solver": "tsit5", "rtol": 1e-9}, "rtol=1e-09.*float32"),
+        ({"solver": "tsit5", "rtol": float("nan")}, "rtol=nan"),
+        ({"solver": "tsit5", "atol": -1.0}, "atol=-1"),
+        ({"solver": "heun", "rtol": 1e-3}, "adaptive"),
+        ({"solver": "heun", "jump_ts": [0.5]}, "adaptive"),
+        ({"solver": "tsit5", "grid": [0.0, 1.0]}, "grid is for fixed"),
+        ({"solver": "tsit5", "max_steps": 0}, "max_steps=0"),
+        ({"times": [0.0, 1.5]}, "t0=0.0 towards t1=1.0|times"),
+        ({"times": [0.5, 0.2]}, "times"),
+        ({"times": []}, "times"),
+        ({"grid": [0.0, 0.5, 0.5, 1.0]}, "grid"),
+        ({"t0": 1.0, "t1": 1.0}, "t0=1.0 and t1=1.0"),
+        ({"end_epsilon": 0.5}, "end_epsilon"),
+    ],
+)
+def test_bad_input_is_one_clear_line(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        solve_ode(FIELD, jnp.ones((1, 1)), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_other_adjoints_are_accepted():
+    x = jax.jvp(
+        lambda x: solve_ode(FIELD, x, adjoint=diffrax.ForwardMode()).x, (jnp.ones((1, 1)),), (jnp.ones((1, 1)),)
+    )
+    np.testing.assert_allclose(x[1], 0.5, atol=1e-3)
