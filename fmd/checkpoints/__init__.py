@@ -1,0 +1,1 @@
+"""Saving and restoring runs with Orbax, and reading weights from a run, one step of it, or an export."""

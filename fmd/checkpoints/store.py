@@ -1,0 +1,239 @@
+"""Checkpoints of a run: Orbax below `workdir/checkpoints`, one folder per step, with the run's facts beside them.
+
+Each step holds two items, so that a sampler reads only what it needs: `ema` (the averages of the parameters) and
+`train` (everything else that the next step depends on). Orbax writes under a temporary name and renames; the checksums
+of the files are written just before, so a step without them, or with other files than they say, is damaged.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from fmd.utils.files import write_json
+
+FACTS = "config.json"
+CHECKSUMS = "checksums.json"
+FORMAT = 1
+
+
+class Store:
+    """Saves and restores the state of one run.
+
+    Args:
+        folder: the checkpoint folder; created.
+        keep_last: how many of the newest steps to keep.
+        keep_every: also keep each step that this divides.
+    """
+
+    def __init__(self, folder: Path, *, keep_last: int = 2, keep_every: int | None = None) -> None:
+        self.folder = Path(folder).absolute()
+        policies = ocp.checkpoint_managers
+        keep: list[Any] = [policies.LatestN(keep_last)]
+        keep += [policies.EveryNSteps(keep_every)] if keep_every else []
+        self._pending: int | None = None
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            ),
+        )
+
+    def save(self, step: int, ema: Any, train: Any) -> None:
+        """Starts saving in the background; the arrays have left the device when this returns.
+
+        Raises:
+            OSError: when the disk refuses (this save or the one before it); earlier steps stay good.
+        """
+        self.wait()
+        self._pending = step
+        with _one_line_for_disk_errors(self.folder):
+            self._manager.save(
+                step, args=ocp.args.Composite(ema=ocp.args.StandardSave(ema), train=ocp.args.StandardSave(train))
+            )
+
+    def wait(self) -> None:
+        """Returns when the last save is complete."""
+        with _one_line_for_disk_errors(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+    def restore(self, ema: Any, train: Any) -> tuple[Any, Any] | None:
+        """The newest undamaged (ema, train), placed as the abstract trees say; None where nothing was saved yet.
+
+        A damaged step is set aside as `damaged-STEP`, with a warning, and the one before it is used.
+
+        Raises:
+            ValueError: when steps exist but each of them is damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                _verify(self.folder / str(step))
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(ema=ocp.args.StandardRestore(ema), train=ocp.args.StandardRestore(train)),
+                )
+                return restored["ema"], restored["train"]
+            except Exception as error:  # whatever the storage layers raise on broken bytes
+                logging.warning("checkpoint %s is damaged (%s); trying the one before", step, _first_line(error))
+                _set_aside(self.folder / str(step))
+                self._manager.reload()
+        if steps:
+            raise ValueError(
+                f"no checkpoint in {self.folder} can be read; they were renamed damaged-*. "
+                f"Start again with another --workdir, or put a good copy of one back"
+            )
+        return None
+
+    def _seal(self) -> None:
+        """Adds the checksums to a step that is all there but still has its temporary name."""
+        if jax.process_index() == 0:
+            for temporary in self.folder.glob(f"{self._pending}.orbax-checkpoint-tmp*"):
+                write_json(temporary / CHECKSUMS, _digests(temporary))
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes the config and facts of a run (or of an export) as JSON beside its weights."""
+    write_json(Path(folder) / FACTS, {"format": FORMAT, **facts})
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Reads what `write_facts` wrote.
+
+    Raises:
+        ValueError: when the file is missing, unreadable, or of a newer format.
+    """
+    path = Path(folder) / FACTS
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no fmd model: there is no {FACTS} in it; give a workdir or an exported folder"
+        )
+    try:
+        facts = json.loads(path.read_text())
+        version = facts["format"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise ValueError(f"{path} is damaged or was not written by fmd; restore it from a copy") from None
+    if version != FORMAT:
+        raise ValueError(f"{path} has format {version}; this fmd reads format {FORMAT}: install a version that fits")
+    return facts
+
+
+def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """The averaged weights in a workdir (its newest good step), in one step of it, or in an exported folder.
+
+    Args:
+        path: the folder.
+        which: the average to take where a run keeps several, e.g. "decay1"; default: its first.
+
+    Returns:
+        (parameters as NumPy arrays, facts); the facts also say which `step` the weights are from.
+
+    Raises:
+        ValueError: when there is no such folder, it is not fmd's, or nothing in it can be read.
+    """
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise ValueError(f"no checkpoint at {path}; give a workdir, one step inside it, or an exported folder")
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        return _load_step(path, read_facts(path.parent.parent), which)
+    facts = read_facts(path)
+    if (path / "weights").is_dir():
+        _verify(path)
+        return _read_arrays(path / "weights"), facts
+    numbered = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
+    for step in sorted(numbered, key=lambda p: int(p.name), reverse=True):
+        try:
+            return _load_step(step, facts, which)
+        except ValueError as error:
+            logging.warning("%s; trying the one before", error)
+    raise ValueError(f"{path} holds no checkpoint that can be read; let the run save one first")
+
+
+def save_weights(folder: Path, weights: Any, facts: Mapping[str, Any]) -> None:
+    """Writes weights and facts as a self-contained folder that `load_weights` reads; `folder` must be empty."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((Path(folder) / "weights").absolute(), weights)
+    write_facts(folder, facts)
+    write_json(Path(folder) / CHECKSUMS, _digests(Path(folder)))
+
+
+def _load_step(step: Path, facts: dict[str, Any], which: str | None) -> tuple[Any, dict[str, Any]]:
+    which = which or facts["averages"][0]
+    if which not in facts["averages"]:
+        raise ValueError(f"no average {which!r} in {step}; there are {', '.join(facts['averages'])}")
+    try:
+        _verify(step)
+        weights = _read_arrays(step / "ema")[which]
+    except Exception as error:  # whatever the storage layers raise on broken bytes
+        raise ValueError(f"checkpoint {step} is damaged ({_first_line(error)})") from None
+    return weights, {**facts, "step": int(step.name)}
+
+
+def _read_arrays(item: Path) -> Any:
+    """All arrays of one Orbax item as NumPy, whatever devices they were saved from."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(item).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return checkpointer.restore(item, restore_args=as_numpy)
+
+
+@contextlib.contextmanager
+def _one_line_for_disk_errors(folder: Path) -> Iterator[None]:
+    """Whatever Orbax and its storage raise when a disk is full or read-only, as one OSError."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(
+            f"could not save to {folder}: {_first_line(error)}; free some space or fix its permissions and run "
+            f"the same command again: the last complete checkpoint is good"
+        ) from error
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Checksums of the arrays: the files in sub-folders. Orbax still changes what lies beside those when it is done."""
+    files = sorted(p for p in folder.glob("*/**/*") if p.is_file())
+    return {
+        str(p.relative_to(folder)).replace(".orbax-checkpoint-tmp", ""): hashlib.blake2b(
+            p.read_bytes(), digest_size=16
+        ).hexdigest()
+        for p in files
+    }
+
+
+def _verify(folder: Path) -> None:
+    """Raises ValueError when the files differ from the list."""
+    listed = folder / CHECKSUMS
+    if not listed.is_file():
+        raise ValueError(f"{listed} is missing")
+    want, have = json.loads(listed.read_text()), _digests(folder)
+    wrong = [name for name in want if have.get(name) != want[name]]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(want)} files in {folder} are missing or changed, the first is {wrong[0]}"
+        )
+
+
+def _set_aside(step: Path) -> None:
+    target = step.with_name(f"damaged-{step.name}")
+    while target.exists():
+        target = target.with_name(f"{target.name}-again")
+    if jax.process_index() == 0:
+        shutil.move(step, target)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

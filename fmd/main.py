@@ -1,0 +1,64 @@
+"""The command line: flags to one function per mode.
+
+    python -m fmd.main --config=configs/mnist_cfg_strong.py [--workdir=runs/NAME] [--config.train.num_steps=500]
+    python -m fmd.main --mode=sample --checkpoint=runs/NAME --n_samples=64 --outfile=samples.png [--label=7 --weight=3]
+    python -m fmd.main --mode=eval   --checkpoint=runs/NAME
+    python -m fmd.main --mode=export --checkpoint=runs/NAME --out=models/NAME
+
+This file is short on purpose: each mode is one function in `fmd.modes`, imported only when it runs.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+from fmd.utils import process
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export"], "What to do.")
+flags.DEFINE_string("config", None, "Config file (train). Override a key with --config.key=value.")
+flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
+flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, or an exported folder (sample, eval, export).")
+flags.DEFINE_string("average", None, "Which average of the weights, where a run keeps several. Default: its first.")
+flags.DEFINE_integer("n_samples", 64, "How many images (sample).", lower_bound=1)
+flags.DEFINE_string("outfile", "samples.png", "A .png picture, or .npz arrays `images` and `labels` (sample).")
+flags.DEFINE_string("label", None, "One class, several as 1,2,3, or `null` for unconditional; default: all in turn.")
+flags.DEFINE_float("weight", None, "Guidance weight: 1 conditional, 0 unconditional. Default: the config's.")
+flags.DEFINE_string("solver", None, "Solver (sample). Default: the config's.")
+flags.DEFINE_integer("steps", None, "Solver steps (sample). Default: the config's.")
+flags.DEFINE_integer("seed", 0, "Seed of the noise (sample).")
+flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
+flags.DEFINE_string("out", None, "Folder to make (export).")
+flags.DEFINE_string("coordinator", None, "host:port of process 0, when several processes train together.")
+flags.DEFINE_integer("num_processes", None, "How many processes train together.")
+flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error instead of one line.")
+
+
+def main(argv: Sequence[str], overrides: Sequence[tuple[str, str]]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}; every option is a flag, see --help")
+    logging.set_verbosity(logging.INFO)
+    process.log_plainly()
+
+    from fmd import modes  # after the flags are known to be good: this import loads JAX
+
+    modes.MODES[FLAGS.mode](FLAGS, overrides)
+
+
+def run() -> None:
+    """Entry point of `fmd` and `python -m fmd.main`. Exit code 2, and one line, for what the user can put right."""
+    process.use_huge_pages()
+    arguments, overrides = process.split_overrides(sys.argv)
+    try:
+        app.run(lambda argv: main(argv, overrides), argv=arguments, flags_parser=process.parse_flags)
+    except Exception as error:
+        if (FLAGS.is_parsed() and FLAGS.traceback) or not process.is_users_to_fix(error):
+            raise
+        print(f"fmd: {process.one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,134 @@
+"""One function per mode of the command line. Each takes the parsed flags and does one thing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from fmd import config as configs
+from fmd import data
+from fmd.evaluation.validation import make_validation
+from fmd.export.exporter import export
+from fmd.sampling import sampler as samplers
+from fmd.training import callbacks, setup, trainer
+from fmd.utils import distributed, process
+from fmd.utils.files import atomic_path, write_json
+from fmd.utils.viz import image_grid, save_png
+
+Overrides = Sequence[tuple[str, str]]
+
+
+def train(flags: Any, overrides: Overrides) -> None:
+    """Trains, or goes on with the run in the workdir."""
+    process.need(flags, "config", "train needs a config file, e.g. --config=configs/mnist_cfg_strong.py")
+    distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
+    process.use_compilation_cache()
+    config = resolve_for_this_machine(configs.load_file(flags.config), overrides)
+    workdir = Path(flags.workdir or Path("runs") / Path(flags.config).stem)
+    run = train_config(config, workdir)
+    if run.finished:
+        logging.info("done: %d steps in %s; next: --mode=sample --checkpoint=%s", run.step, workdir, workdir)
+    else:
+        logging.info("stopped and saved at step %d; the same command goes on from there", run.step)
+
+
+def resolve_for_this_machine(file_config: dict[str, Any], overrides: Overrides) -> configs.Config:
+    """The file's config, its `on_cpu` block where there is no accelerator, then the command line's overrides."""
+    refused = any(key == "on_cpu" for key, _ in overrides)
+    if file_config.get("on_cpu") and not refused and jax.default_backend() == "cpu":
+        logging.info("no accelerator: using the config's on_cpu block (refuse with --config.on_cpu=None)")
+        file_config = configs.apply_on_cpu(file_config)
+    return configs.resolve(configs.override(file_config, overrides))
+
+
+def train_config(config: configs.Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> trainer.Run:
+    """Trains a resolved config with the usual callbacks; `extra` ones come before the checkpoint."""
+    setup.import_user_modules(config.imports)
+    dataset = data.load(config.data.source, **config.data.params)
+
+    def validation(run: trainer.Run) -> Any:
+        return make_validation(run.model, run.facts, dataset.test, run.layout, examples=config.log.eval_examples)
+
+    hooks: list[callbacks.Callback] = [callbacks.Progress(), callbacks.Log(), callbacks.Evaluate(validation)]
+    hooks += [callbacks.Samples(), *callbacks.load(config.log.callbacks), *extra, callbacks.Checkpoints()]
+    return trainer.train(config, workdir, dataset, hooks)
+
+
+def sample(flags: Any, overrides: Overrides) -> None:
+    """Draws images to a PNG, or to an .npz with their labels."""
+    process.need(flags, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, or an export")
+    process.refuse_overrides(overrides)
+    outfile = Path(flags.outfile)
+    if outfile.suffix not in (".png", ".npz"):
+        raise ValueError(f"--outfile={outfile}: the name must end in .png or .npz")
+    if outfile.exists() and not flags.overwrite:
+        raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
+    process.use_compilation_cache()
+    sampler = samplers.load(flags.checkpoint, which=flags.average)
+    labels = parse_labels(flags.label, flags.n_samples, sampler.num_classes)
+    drawn = sampler.sample(
+        labels, jax.random.key(flags.seed), weight=flags.weight, solver=flags.solver, steps=flags.steps
+    )
+    if outfile.suffix == ".npz":
+        with atomic_path(outfile, overwrite=flags.overwrite) as temporary, open(temporary, "wb") as handle:
+            np.savez_compressed(handle, images=drawn.images, labels=labels)
+    else:
+        scale = max(1, 56 // sampler.image_shape[0])
+        save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=flags.overwrite)
+    logging.info(
+        "%d images in %s; %.0f network evaluations per image (both halves of guidance counted)%s",
+        len(labels),
+        outfile,
+        drawn.evaluations.mean(),
+        "" if drawn.success.all() else f"; {int((~drawn.success).sum())} of them did not reach t = 1: use more steps",
+    )
+
+
+def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
+    """`count` labels, int32: the given ones in turn, or all classes in turn."""
+    if text is None:
+        chosen = list(range(max(num_classes, 1)))
+    elif text == "null":
+        chosen = [num_classes]
+    else:
+        try:
+            chosen = [int(part) for part in text.split(",")]
+        except ValueError:
+            raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null") from None
+    return np.resize(np.array(chosen, np.int32), count)
+
+
+def evaluate(flags: Any, overrides: Overrides) -> None:
+    """Writes eval.json beside the checkpoint: the loss on the whole test split."""
+    process.need(flags, "checkpoint", "eval needs --checkpoint: a workdir, one step inside it, or an export")
+    process.refuse_overrides(overrides)
+    process.use_compilation_cache()
+    sampler = samplers.load(flags.checkpoint, which=flags.average)
+    config = sampler.facts["config"]
+    dataset = data.load(config["data"]["source"], **config["data"]["params"])
+    if dataset.image_shape != sampler.image_shape or dataset.num_classes != sampler.num_classes:
+        raise ValueError(
+            f"the model is for {sampler.image_shape} images of {sampler.num_classes} classes, but the data set now "
+            f"has {dataset.image_shape} and {dataset.num_classes}; restore the data it was trained on"
+        )
+    measure = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
+    figures = {**measure(sampler.params), "examples": len(dataset.test), "step": sampler.facts["step"]}
+    outfile = Path(flags.checkpoint) / "eval.json"
+    write_json(outfile, figures)
+    for key, value in figures.items():
+        print(f"{key:>16}  {value:.6g}")
+    logging.info("written to %s", outfile)
+
+
+def export_model(flags: Any, overrides: Overrides) -> None:
+    """Makes a self-contained folder of the averaged weights and the config."""
+    process.need(flags, "checkpoint", "export needs --checkpoint: a workdir, or one step inside it")
+    process.need(flags, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
+    process.refuse_overrides(overrides)
+    logging.info("exported to %s", export(flags.checkpoint, flags.out, which=flags.average))
+
+
+MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model}

@@ -1,0 +1,208 @@
+"""Images from a trained model: parameters, labels and a key in, uint8 pictures out, over all devices.
+
+    sampler = load("runs/mnist_cfg_strong")
+    images = sampler([0, 1, 2], jax.random.key(0), weight=2.0)       # uint8 [3, 28, 28, 1]
+
+The noise of example i is a function of (key, i), so an image does not depend on how many are drawn with it.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fmd.checkpoints.store import load_weights
+from fmd.math import guidance, odes, schedules
+from fmd.math.simulators import solve_ode
+from fmd.math.solvers import ADAPTIVE
+from fmd.models.registry import build_model
+from fmd.utils.compile import compiler_options
+from fmd.utils.distributed import Layout, make_layout, replicate, split_batch
+from fmd.utils.pixels import to_uint8
+from fmd.utils.seed import example_normal
+
+END_EPSILON = 1e-4  # how far inside [0, 1] a model is asked where its schedule is singular at an end
+
+
+class Samples(NamedTuple):
+    """Images with what they cost."""
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    evaluations: np.ndarray  # int32 [N]: calls of the model on one example, both halves of guidance counted
+    success: np.ndarray  # bool [N]: the solver arrived and every pixel is finite
+
+
+class Sampler:
+    """Draws images from one model. Build it with `load` or `Sampler.from_facts`.
+
+    Args:
+        model: the network, see fmd.models.conditional_vector_field.
+        params: its parameters; may be given per call instead.
+        facts: what the run stored about itself: config, image_shape, num_classes.
+        layout: the devices to use; all of them by default.
+    """
+
+    def __init__(self, model: Any, params: Any, facts: Mapping[str, Any], layout: Layout | None = None) -> None:
+        self.layout = make_layout() if layout is None else layout
+        self.params = None if params is None else replicate(self.layout, params)
+        self.facts = dict(facts)
+        self.image_shape = tuple(facts["image_shape"])
+        self.num_classes = int(facts["num_classes"])
+        self.model = model
+        self._config = facts["config"]
+        self._schedule = schedules.get(**self._config["path"]["schedule"])
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    @classmethod
+    def from_facts(
+        cls, facts: Mapping[str, Any], *, params: Any = None, model: Any = None, layout: Layout | None = None
+    ) -> "Sampler":
+        """A sampler from the facts of a run, building its model where none is given."""
+        if model is None:
+            for module in facts["config"]["imports"]:
+                importlib.import_module(module)
+            config = facts["config"]["model"]
+            model = build_model(config["name"], {**config, "num_classes": facts["num_classes"]})
+        return cls(model, params, facts, layout)
+
+    def __call__(self, labels: Any, key: jax.Array, **settings: Any) -> np.ndarray:
+        """Images uint8 [B, H, W, C]; see `sample` for the settings."""
+        return self.sample(labels, key, **settings).images
+
+    def sample(
+        self,
+        labels: Any,
+        key: jax.Array,
+        *,
+        weight: float | None = None,
+        rule: Mapping[str, Any] | None = None,
+        solver: str | None = None,
+        steps: int | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        batch_size: int = 256,
+        params: Any = None,
+    ) -> Samples:
+        """Draws one image per label.
+
+        Args:
+            labels: int [B] in [0, num_classes]; num_classes itself asks for an unconditional image.
+            key: a typed key, `jax.random.key(seed)`.
+            weight: guidance weight; 1 is conditional, 0 unconditional. Default: the config's.
+            rule: another guidance rule than the config's, e.g. {"name": "cfg", "interval": (0.1, 0.8)}.
+            solver: a solver of fmd.math.simulators; default: the config's.
+            steps: steps of a fixed-grid solver; default: the config's.
+            rtol, atol: tolerances of an adaptive solver.
+            batch_size: images per call of the compiled program; more are drawn in several calls.
+            params: parameters to use instead of the sampler's own.
+
+        Raises:
+            ValueError: for labels outside the classes, a weight that is not finite, guidance on a model trained
+                without label dropout, or an unknown solver or rule.
+        """
+        labels = self._check_labels(labels)
+        defaults = self._config["sample"]
+        rule = {**(defaults["guidance"] if rule is None else rule)}
+        if weight is not None:
+            rule["weight"] = float(weight)
+        self._check_guidance(rule)
+        rule["weight"] = float(rule.get("weight", 1.0))
+        solver = solver or defaults["solver"]
+        steps = defaults["steps"] if steps is None else steps
+        params = self.params if params is None else params
+
+        batch = _round_up(min(batch_size, len(labels)), self.layout.mesh.size)
+        program = self._program(rule, solver, steps, rtol, atol)
+        finished = []
+        for first in range(0, len(labels), batch):
+            index = np.arange(first, first + batch, dtype=np.int32)
+            part = labels[np.minimum(index, len(labels) - 1)]  # the last part is filled up with copies
+            index, part = split_batch(self.layout, index, part)
+            finished.append(program(params, key, index, part, np.float32(rule["weight"])))
+        columns = zip(*finished, strict=True)
+        return Samples(*(np.concatenate([np.asarray(part) for part in column])[: len(labels)] for column in columns))
+
+    def _program(self, rule: dict[str, Any], solver: str, steps: int, rtol: float | None, atol: float | None) -> Any:
+        """The compiled sampler for these settings; weights other than exactly 1 and 0 share one."""
+        weight = rule["weight"]
+        static_weight = weight if weight in (0.0, 1.0) else None
+        shape = {key: value for key, value in rule.items() if key != "weight"}
+        name = (repr(sorted(shape.items())), static_weight, solver, steps, rtol, atol)
+        if name in self._programs:
+            return self._programs[name]
+        combine_with = _rule_builder(shape, self._schedule)
+        combine_with(weight)  # so that a wrong parameter is reported here, not from inside the trace
+        ends = END_EPSILON if self._schedule.singular_times else 0.0
+        tolerances = {} if rtol is None and atol is None else {"rtol": rtol, "atol": atol}
+
+        def run(params: Any, key: jax.Array, index: jax.Array, labels: jax.Array, traced: jax.Array) -> Any:
+            def predict(x: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
+                return self.model.apply({"params": params}, x, t, y, train=False)
+
+            velocity = odes.from_model(predict, self._schedule, self._config["path"]["prediction"])
+            combine = combine_with(traced if static_weight is None else static_weight)
+            field = guidance.guided_field(lambda x, t, y: velocity(t, x, y), self.num_classes, combine)
+            x0 = example_normal(key, index, self.image_shape) * self._schedule.prior_std
+            jumps = {"jump_ts": combine.jump_times} if solver in ADAPTIVE and combine.jump_times else {}
+            solution = solve_ode(
+                field, x0, solver=solver, steps=steps, args=labels, end_epsilon=ends, **tolerances, **jumps
+            )
+            return to_uint8(solution.x), solution.evaluations * combine.evaluations, solution.success
+
+        compiled = jax.jit(run, out_shardings=self.layout.replicated, compiler_options=compiler_options())
+        self._programs[name] = compiled
+        return compiled
+
+    def _check_labels(self, labels: Any) -> np.ndarray:
+        array = np.asarray(labels)
+        if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"labels must be a list of one or more whole numbers, not {array.dtype} {array.shape}")
+        if array.min() < 0 or array.max() > self.num_classes:
+            raise ValueError(
+                f"labels run from {array.min()} to {array.max()}; this model knows 0 to {self.num_classes - 1}, "
+                f"and {self.num_classes} for an unconditional image"
+            )
+        return array.astype(np.int32)
+
+    def _check_guidance(self, rule: Mapping[str, Any]) -> None:
+        weight = rule.get("weight", 1.0)
+        if not np.isfinite(weight):
+            raise ValueError(f"guidance weight {weight} is not finite; 1 is conditional, 0 unconditional, 2 to 4 usual")
+        dropout = self._config["train"]["label_dropout"]
+        if weight != 1.0 and (dropout == 0 or self.num_classes == 0):
+            raise ValueError(
+                f"guidance weight {weight} needs a model trained with labels and config.train.label_dropout > 0 "
+                f"(this one: {self.num_classes} classes, dropout {dropout}); use weight 1"
+            )
+
+
+def load(path: str | Path, *, which: str | None = None, layout: Layout | None = None) -> Sampler:
+    """A sampler from a workdir (newest checkpoint), one step inside it, or an exported folder; averaged weights.
+
+    Args:
+        path: the folder.
+        which: the average to use where a run keeps several, e.g. "decay1"; default: its first.
+        layout: the devices to use; all of them by default.
+
+    Raises:
+        ValueError: when there is no such folder, it is not fmd's, or its files are damaged.
+    """
+    params, facts = load_weights(path, which)
+    return Sampler.from_facts(facts, params=params, layout=layout)
+
+
+def _rule_builder(rule: Mapping[str, Any], schedule: schedules.Schedule) -> Callable[[Any], guidance.Guidance]:
+    """A function from a weight, which may be traced, to the guidance rule; rules that need the schedule get it."""
+    params = {key: value for key, value in rule.items() if key != "name"}
+    takes = inspect.signature(guidance.RULES[rule["name"]]).parameters if rule["name"] in guidance.RULES else {}
+    if "schedule" in takes:
+        params["schedule"] = schedule
+    return lambda weight: guidance.get(rule["name"], weight=weight, **params)
+
+
+def _round_up(count: int, divisor: int) -> int:
+    return -(-count // divisor) * divisor

@@ -1,0 +1,71 @@
+"""Optax optimisers by name: clip, precondition, decay the kernels, follow a learning-rate schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+# How each turns gradients into a direction; the learning rate and weight decay are added below, alike for all.
+DIRECTIONS: dict[str, Callable[[float, float], optax.GradientTransformation]] = {
+    "adam": lambda b1, b2: optax.scale_by_adam(b1, b2),
+    "adamw": lambda b1, b2: optax.scale_by_adam(b1, b2),  # adam with weight_decay > 0, by its usual name
+    "lion": lambda b1, b2: optax.scale_by_lion(b1, b2),
+    "sgd": lambda b1, b2: optax.trace(b1),
+}
+
+
+def get(
+    name: str,
+    *,
+    schedule: optax.Schedule,
+    clip_norm: float | None = None,
+    weight_decay: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> optax.GradientTransformation:
+    """An optimiser by name.
+
+    Weight decay is decoupled (arXiv 1711.05101) and applies to kernels only: not to biases, norms and embeddings.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+    """
+    if name not in DIRECTIONS:
+        raise ValueError(f"config.optimizer.name = {name!r}; choose one of {', '.join(DIRECTIONS)}")
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        DIRECTIONS[name](b1, b2),
+        optax.add_decayed_weights(weight_decay, kernels) if weight_decay else optax.identity(),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def learning_rate(
+    peak: float, num_steps: int, *, warmup_steps: int = 0, decay: str = "cosine", final_fraction: float = 0.0
+) -> optax.Schedule:
+    """Linear warm-up to `peak`, then "cosine", "linear" or "constant" to `final_fraction * peak` at `num_steps`.
+
+    Raises:
+        ValueError: when the warm-up is longer than the run.
+    """
+    if warmup_steps >= num_steps:
+        raise ValueError(
+            f"config.optimizer.warmup_steps = {warmup_steps}; it must be below config.train.num_steps = {num_steps}"
+        )
+    rest = num_steps - warmup_steps
+    after = {
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, final_fraction),
+        "linear": lambda: optax.linear_schedule(peak, final_fraction * peak, rest),
+        "constant": lambda: optax.constant_schedule(peak),
+    }[decay]()
+    if not warmup_steps:
+        return after
+    # Counting from 1 so that the first step already moves the parameters.
+    warmup = lambda step: peak * (step + 1) / warmup_steps  # noqa: E731
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def kernels(params: Any) -> Any:
+    """True for the leaves that weight decay applies to: those named `kernel`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "kernel", params)

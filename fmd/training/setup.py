@@ -1,0 +1,121 @@
+"""From a config to the parts of a run: model, recipe, feed and the facts that a checkpoint carries."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import fmd
+from fmd.data import ImageDataset, dispatch_indices
+from fmd.math import couplings, schedules, times
+from fmd.models.conditional_vector_field import check_contract
+from fmd.models.registry import build_model
+from fmd.training import ema, optimizers
+from fmd.training.losses import Objective
+from fmd.training.step import Recipe
+
+RESIDENT_LIMIT = 2**30  # bytes of training images that go to the device by default
+
+
+def import_user_modules(names: Iterable[str]) -> None:
+    """Imports the modules of `config.imports`, which register their own models and data sources.
+
+    Raises:
+        ValueError: naming the module that cannot be imported, and why.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"config.imports: cannot import {name!r} ({error}); is it on PYTHONPATH?") from None
+
+
+def parts(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of a block such as {"name": "linear", "sigma_min": 0.01}."""
+    return block["name"], {key: value for key, value in block.items() if key != "name"}
+
+
+def make_model(config: Any, image_shape: tuple[int, int, int], num_classes: int) -> Any:
+    """The network of a config, checked against the contract for these images."""
+    name, params = parts(config.model)
+    model = build_model(name, {**params, "num_classes": num_classes})
+    check_contract(model, image_shape)
+    return model
+
+
+def make_recipe(config: Any, model: Any) -> Recipe:
+    """What stays the same during a run, from its config and model. Raises ValueError for parts that do not fit."""
+    schedule_name, schedule_params = parts(config.path.schedule)
+    times_name, times_params = parts(config.path.times)
+    coupling_name, coupling_params = parts(config.path.coupling)
+    o = config.optimizer
+    learning_rate = optimizers.learning_rate(
+        o.learning_rate,
+        config.train.num_steps,
+        warmup_steps=o.warmup_steps,
+        decay=o.decay,
+        final_fraction=o.final_fraction,
+    )
+    return Recipe(
+        apply=model.apply,
+        objective=Objective(
+            schedule=schedules.get(schedule_name, **schedule_params),
+            prediction=config.path.prediction,
+            loss=config.train.loss,
+            weighting=config.train.weighting,
+        ),
+        optimizer=optimizers.get(
+            o.name, schedule=learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2
+        ),
+        learning_rate=learning_rate,
+        averages=ema.averages(config.ema.decays, config.ema.power_stds),
+        times=times.get(times_name, **times_params),
+        coupling=couplings.get(coupling_name, **coupling_params),
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        null_label=model.num_classes,
+        label_dropout=config.train.label_dropout if model.num_classes else 0.0,
+        log_every=config.log.every,
+        flip=config.data.flip,
+        shift=config.data.shift,
+        model_dropout=getattr(model, "dropout", 0.0) > 0,
+        accumulation=config.train.grad_accumulation,
+        skip_nonfinite=config.train.on_nonfinite == "skip",
+    )
+
+
+def make_facts(config: Any, dataset: ImageDataset) -> dict[str, Any]:
+    """What a checkpoint must say about itself to be sampled from without the data or the config file."""
+    return {
+        "fmd_version": fmd.__version__,
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),  # tuples become lists
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names) if dataset.class_names else None,
+        "provenance": dataset.provenance,
+        "averages": list(ema.averages(config.ema.decays, config.ema.power_stds)),
+    }
+
+
+def is_resident(config: Any, dataset: ImageDataset) -> bool:
+    wanted = config.data.resident
+    return dataset.train.images.nbytes < RESIDENT_LIMIT if wanted is None else wanted
+
+
+def feed(config: Any, dataset: ImageDataset, start: int) -> Iterator[dict[str, np.ndarray]]:
+    """Host arrays [steps, this process's part of the batch, ...] for each dispatch from step `start` on."""
+    steps, batch = config.train.steps_per_dispatch, config.train.batch_size
+    local = batch // jax.process_count()
+    mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+    index = np.broadcast_to(np.arange(batch, dtype=np.int32), (steps, batch))[:, mine]
+    resident = is_resident(config, dataset)
+    for step in range(start, config.train.num_steps, steps):
+        rows = dispatch_indices(config.seed, step, steps, batch, len(dataset.train))[:, mine]
+        if resident:
+            yield {"index": index, "rows": rows}
+        else:
+            yield {"index": index, "images": dataset.train.images[rows], "labels": dataset.train.labels[rows]}

@@ -1,0 +1,201 @@
+"""The loop: build, restore, step, done. Everything else hangs on callbacks.
+
+A run is a function of (config, seed, data). Interrupted and started again with the same command, it ends with the same
+bits as one that was never interrupted.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from fmd.checkpoints.store import FACTS, Store, read_facts, write_facts
+from fmd.data import ImageDataset
+from fmd.models.parameter_table import parameter_table
+from fmd.training import setup
+from fmd.training.callbacks import Callback
+from fmd.training.state import TrainState, create_state
+from fmd.training.step import Recipe, Report, train_steps
+from fmd.utils import distributed
+from fmd.utils.distributed import Layout
+from fmd.utils.files import folder_lock
+from fmd.utils.seed import stream
+
+# Blocks of the config that may change between two parts of a run, because they do not change its result.
+FREE_TO_CHANGE = ("log", "checkpoint", "parallel", "on_cpu")
+
+
+@dataclass
+class Run:
+    """A run in progress: what the callbacks see."""
+
+    config: Any  # fmd.config.Config
+    workdir: Path
+    facts: dict[str, Any]  # what is stored beside the checkpoints
+    dataset: ImageDataset
+    model: Any
+    recipe: Recipe
+    layout: Layout
+    shardings: Any  # of the state
+    store: Store
+    state: TrainState
+    step: int = 0
+    report: Report | None = None  # of the last dispatch; still on the device
+    stopping: bool = False  # set it to end the run after this dispatch, with a checkpoint
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.train.num_steps
+
+    def due(self, every: int) -> bool:
+        """True on multiples of `every` (0: never) and on the last step."""
+        return self.finished or (every > 0 and self.step % every == 0)
+
+
+def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence[Callback]) -> Run:
+    """Trains to config.train.num_steps, or goes on with the run that `workdir` holds.
+
+    Args:
+        config: an `fmd.config.Config`.
+        workdir: folder of the run; made if missing.
+        dataset: what to train on.
+        callbacks: called in this order at each hook.
+
+    Raises:
+        ValueError: for a config whose parts do not fit, or that differs from the one the run began with.
+        FileExistsError: when another process is using `workdir`.
+        FloatingPointError: when the loss stops being finite and config.train.on_nonfinite is "stop".
+    """
+    workdir = Path(workdir).absolute()
+    with folder_lock(workdir) if distributed.is_main_process() else nullcontext():
+        run = start(config, workdir, dataset)
+        program = distributed.compile_step(
+            partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name), run.layout, run.shardings
+        )
+        resident = resident_arrays(run)
+        with stop_signals(run):
+            notify(callbacks, "on_train_start", run)
+            for feed in setup.feed(config, dataset, run.step):
+                run.state, run.report = program(run.state, resident, distributed.place_feed(run.layout, feed))
+                run.step += config.train.steps_per_dispatch
+                notify(callbacks, "on_step_end", run)
+                if run.stopping:
+                    break
+            notify(callbacks, "on_train_end", run)
+        run.store.close()
+    return run
+
+
+def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
+    """Builds the parts of a run and restores its newest checkpoint, if there is one."""
+    layout = distributed.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
+    layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
+    model = setup.make_model(config, dataset.image_shape, dataset.num_classes)
+    recipe = setup.make_recipe(config, model)
+    facts = setup.make_facts(config, dataset)
+    claim(workdir, facts)
+
+    def init() -> TrainState:
+        height, width, channels = dataset.image_shape
+        example = jnp.zeros((1, height, width, channels)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+        params = model.init(stream(config.seed, "init"), *example)["params"]
+        return create_state(params, recipe.optimizer, tuple(recipe.averages))
+
+    abstract = jax.eval_shape(init)
+    shardings = distributed.state_shardings(layout, abstract)
+    logging.info("%s\n%s", config.model["name"], parameter_table(abstract.params))
+
+    store = Store(
+        workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
+    )
+    placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+    restored = store.restore(ema=placed.ema, train=placed.replace(ema={}))
+    if restored is None:
+        state = jax.jit(init, out_shardings=shardings)()
+    else:
+        averages, rest = restored
+        state = rest.replace(ema=averages)
+        logging.info("going on from step %d in %s", int(state.step), workdir)
+    return Run(config, workdir, facts, dataset, model, recipe, layout, shardings, store, state, int(state.step))
+
+
+def claim(workdir: Path, facts: dict[str, Any]) -> None:
+    """Makes `workdir` this run's, or checks that it already is.
+
+    Raises:
+        ValueError: when the folder holds something else, or a run with another config; names the differences.
+    """
+    if not (workdir / FACTS).exists():
+        if strangers := sorted(p.name for p in workdir.iterdir() if not p.name.startswith(".")):
+            raise ValueError(f"{workdir} holds no fmd run but has {strangers[0]!r} in it; choose another --workdir")
+    else:
+        before = read_facts(workdir)
+        changed = [
+            f"{key}: {old!r} -> {new!r}"
+            for key, old, new in differences(before["config"], facts["config"])
+            if key.split(".")[0] not in FREE_TO_CHANGE
+        ]
+        changed += [
+            f"{k}: {before[k]!r} -> {facts[k]!r}" for k in ("image_shape", "num_classes") if before[k] != facts[k]
+        ]
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run with another config ({'; '.join(changed)}); "
+                f"restore these values to go on with it, or choose another --workdir"
+            )
+    if distributed.is_main_process():
+        write_facts(workdir, facts)
+
+
+def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, old, new) of each leaf that differs between two nested dictionaries."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted(before.keys() | after.keys()):
+            yield from differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+    elif before != after:
+        yield key, before, after
+
+
+def resident_arrays(run: Run) -> dict[str, jax.Array] | None:
+    """The training set on the devices, where it fits."""
+    if not setup.is_resident(run.config, run.dataset):
+        return None
+    split = run.dataset.train
+    return distributed.replicate(run.layout, {"images": split.images, "labels": split.labels})
+
+
+def notify(callbacks: Sequence[Callback], hook: str, run: Run) -> None:
+    """Calls one hook of every callback; an error says whose it was."""
+    for callback in callbacks:
+        try:
+            getattr(callback, hook)(run)
+        except Exception as error:
+            error.add_note(f"raised by {type(callback).__name__}.{hook} at step {run.step}")
+            raise
+
+
+@contextmanager
+def stop_signals(run: Run) -> Iterator[None]:
+    """SIGTERM and the first SIGINT end the run after the current dispatch, with a checkpoint; a second SIGINT kills."""
+    if threading.current_thread() is not threading.main_thread():  # signals can only be handled there
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        run.stopping = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

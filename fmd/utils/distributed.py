@@ -1,0 +1,156 @@
+"""Where arrays live: one device, `pmap` over all of them, or a mesh with `data` and `fsdp` axes; one host or many.
+
+The training step is the same pure function in all three. Only this file knows how it is compiled and how its inputs
+are placed:
+
+- `jit`: one device.
+- `pmap`: data parallel. The state keeps its natural shapes and is replicated; each device gets a slice of the batch.
+- `mesh`: `jax.jit` over a mesh. The batch is split over both axes, and each large parameter (with its EMA and
+  optimiser moments) over `fsdp`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fmd.utils.compile import compiler_options
+
+MODES = ("auto", "jit", "pmap", "mesh")
+BATCH_AXES = ("data", "fsdp")
+SMALLEST_SHARDED = 2**14  # elements; splitting smaller leaves costs more in latency than it saves in memory
+
+
+def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the other processes of a run, if there are any. Call before anything else touches JAX.
+
+    With `coordinator` ("host:port") the three values are used as given. Without it a SLURM job of several tasks and a
+    TPU pod are recognised from the environment; otherwise the process runs alone.
+
+    Raises:
+        ValueError: when only some of the three values are given.
+    """
+    given = (coordinator, num_processes, process_id)
+    if coordinator is not None and None not in given:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif any(value is not None for value in given):
+        raise ValueError(f"coordinator, num_processes and process_id belong together; got {given}")
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        jax.distributed.initialize()
+
+
+def is_main_process() -> bool:
+    """True on the one process that logs and writes pictures."""
+    return jax.process_index() == 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mode ("jit", "pmap" or "mesh") and the mesh of devices it runs on."""
+
+    mode: str
+    mesh: Mesh
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis over which the step must average its gradients itself; None where the compiler does it."""
+        return "data" if self.mode == "pmap" else None
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, P())
+
+    def batch_sharding(self, axis: int) -> NamedSharding:
+        """Splits the batch, which is axis number `axis`, over all devices."""
+        return NamedSharding(self.mesh, P(*[None] * axis, BATCH_AXES))
+
+    def check_batch(self, batch_size: int, what: str) -> None:
+        if batch_size % self.mesh.size:
+            below = batch_size - batch_size % self.mesh.size
+            raise ValueError(
+                f"{what} = {batch_size} cannot be split over {self.mesh.size} devices; "
+                f"the nearest sizes that can are {below or self.mesh.size} and {below + self.mesh.size}"
+            )
+
+
+def make_layout(mode: str = "auto", *, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Layout:
+    """Builds the layout for `devices` (default: all of them; mode "jit" takes the first).
+
+    Raises:
+        ValueError: for an unknown mode, or an fsdp size that does not divide the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    if mode not in MODES:
+        raise ValueError(f"parallel.mode = {mode!r}; choose one of {', '.join(MODES)}")
+    if mode == "auto":
+        mode = "mesh" if len(devices) > 1 else "jit"
+    if mode == "jit":
+        devices = devices[:1]
+    if fsdp < 1 or len(devices) % fsdp or (mode != "mesh" and fsdp != 1):
+        raise ValueError(
+            f"parallel.fsdp = {fsdp} with mode {mode!r} on {len(devices)} devices; "
+            f'use mode "mesh" and a divisor of the number of devices, or 1'
+        )
+    shape = (len(devices) // fsdp, fsdp)
+    return Layout(mode, jax.make_mesh(shape, BATCH_AXES, devices=devices, axis_types=(AxisType.Auto,) * 2))
+
+
+def state_shardings(layout: Layout, abstract_state: Any) -> Any:
+    """A sharding for each leaf: large ones are split over `fsdp` along their longest divisible axis."""
+    parts = layout.mesh.shape["fsdp"]
+
+    def place(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0]
+        if parts == 1 or not axes or np.prod(leaf.shape) < SMALLEST_SHARDED:
+            return layout.replicated
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(layout.mesh, P(*[None] * longest, "fsdp"))
+
+    return jax.tree.map(place, abstract_state)
+
+
+def compile_step(step: Callable, layout: Layout, shardings: Any) -> Callable:
+    """Compiles `step(state, resident, feed) -> (state, metrics)`; the state is donated.
+
+    `resident` is replicated; the leaves of `feed` are [steps, batch, ...] as `place_feed` leaves them.
+    """
+    if layout.mode == "pmap":
+        devices = None if jax.process_count() > 1 else list(layout.mesh.devices.flat)
+        return jax.pmap(
+            step, axis_name="data", in_axes=(None, None, 1), out_axes=(None, None), donate_argnums=0, devices=devices
+        )
+    return jax.jit(
+        step,
+        in_shardings=(shardings, layout.replicated, layout.batch_sharding(1)),
+        out_shardings=(shardings, layout.replicated),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
+
+
+def place_feed(layout: Layout, feed: Any) -> Any:
+    """Puts host arrays [steps, this process's part of the batch, ...] on the devices, split along the batch."""
+    if layout.mode == "pmap":
+        # [steps, batch] -> [steps, devices, batch per device]; pmap maps over axis 1.
+        local = jax.local_device_count() if jax.process_count() > 1 else layout.mesh.size
+        return jax.tree.map(lambda x: x.reshape(len(x), local, -1, *x.shape[2:]), feed)
+    sharding = layout.batch_sharding(1)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), feed)
+
+
+def split_batch(layout: Layout, *arrays: np.ndarray) -> list[jax.Array]:
+    """Splits host arrays [batch, ...], the same on every process, over all devices."""
+    sharding = layout.batch_sharding(0)
+    return [jax.make_array_from_callback(a.shape, sharding, a.__getitem__) for a in arrays]
+
+
+def replicate(layout: Layout, tree: Any) -> Any:
+    """Puts the same host arrays on every device of every process."""
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(np.shape(x), layout.replicated, lambda index: np.asarray(x)[index]), tree
+    )

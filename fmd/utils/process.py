@@ -1,0 +1,106 @@
+"""The process around a command: its flags, its memory pages, its caches, and how it reports an error."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+
+PACKAGE = Path(__file__).parent.parent
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+ACCELERATORS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")  # packages that bring one
+
+
+def use_huge_pages() -> None:
+    """On Linux without an accelerator: starts the program again with glibc's allocator on transparent huge pages.
+
+    A training step on the CPU spends a good part of its time on page faults otherwise, and the allocator reads this
+    setting before Python starts. FMD_HUGE_PAGES=0 leaves the process alone.
+    """
+    wanted = os.environ.get("FMD_HUGE_PAGES", "1") != "0"
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if not wanted or sys.platform != "linux" or "hugetlb" in tunables or any(find_spec(p) for p in ACCELERATORS):
+        return
+    environment = {**os.environ, "GLIBC_TUNABLES": ":".join(filter(None, [tunables, HUGE_PAGES]))}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in a per-user folder, so that the second start is quick. Respects JAX's own setting."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "fmd" / "xla"))
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.a.b=value` and `--config.a.b value` out of a command line.
+
+    Returns:
+        (the other arguments, [("a.b", "value"), ...]).
+    """
+    others, overrides, rest = [], [], list(argv)
+    while rest:
+        argument = rest.pop(0)
+        name = argument.lstrip("-")
+        if not (argument.startswith("-") and name.startswith("config.")):
+            others.append(argument)
+            continue
+        key, equals, value = name.removeprefix("config.").partition("=")
+        overrides.append((key, value if equals else rest.pop(0) if rest else ""))
+    return others, overrides
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parser, with a wrong flag as a ValueError instead of a usage page."""
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def need(parsed: Any, flag: str, message: str) -> None:
+    if parsed[flag].value is None:
+        raise ValueError(message)
+
+
+def refuse_overrides(overrides: Sequence[tuple[str, str]]) -> None:
+    if overrides:
+        raise ValueError(f"--config.{overrides[0][0]} only goes with --mode=train; a checkpoint carries its config")
+
+
+def is_users_to_fix(error: BaseException) -> bool:
+    """True for errors about input, files and numbers that fmd raised itself, or that the system raised about a file.
+
+    The same types raised inside another library mean a defect, and deserve their traceback.
+    """
+    if isinstance(error, OSError | FloatingPointError):
+        return True
+    if not isinstance(error, ValueError | KeyError | RuntimeError) or error.__traceback__ is None:
+        return False
+    innermost = error.__traceback__
+    while innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    return innermost.tb_frame.f_code.co_filename.startswith(str(PACKAGE))
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    notes = "; ".join(getattr(error, "__notes__", []))
+    return " ".join((text or type(error).__name__).split()) + (f" [{notes}]" if notes else "")
+
+
+def log_plainly() -> None:
+    """Plain lines of fmd's own; of the libraries below only warnings, which keep absl's prefix out of the way."""
+    import logging as python_logging
+
+    handler = logging.get_absl_handler()
+    handler.setFormatter(python_logging.Formatter("%(message)s"))
+    handler.addFilter(
+        lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(str(PACKAGE))
+    )
