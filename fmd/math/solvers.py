@@ -24,7 +24,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -74,6 +73,11 @@ def check_name(solver: str) -> None:
     """Raises ValueError with the list of solvers where the name is not one of them."""
     if solver not in FIXED and solver not in ADAPTIVE:
         raise ValueError(f"unknown solver {solver!r}: fixed grids {sorted(FIXED)}, adaptive {sorted(ADAPTIVE)}")
+
+
+def stages(method: diffrax.AbstractSolver) -> int:
+    """Field evaluations of one step of a fixed-grid method."""
+    return next(STAGES[name] for name, known in FIXED.items() if type(method) is known)
 
 
 class Grid(diffrax.StepTo):
@@ -142,8 +146,3 @@ def check_tolerance(name: str, value: float, dtype: Any, least: float) -> float:
             f"{name}={value} is not possible in {jnp.dtype(dtype).name}: give a finite {name} >= {least:.1g}"
         )
     return value
-
-
-def concrete(value: Any) -> bool:
-    """Whether a value is known now, so that it can be checked; inside jit an argument is not."""
-    return not isinstance(value, jax.core.Tracer)
