@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fmd.math import integration, odes, sdes, solvers
 from fmd.math.broadcasting import Scalars
-from fmd.math.guidance import is_exactly
 from fmd.math.integration import Field, Solution, Time, Times
 from fmd.math.schedules import Schedule
 
@@ -124,7 +123,7 @@ def solve_sde(
     noise        "sigma" (g^2 = 2 k sigma), "sigma_squared" (2 k sigma^2), "memoryless", "constant" (2 k): see
                  `fmd.math.odes`. The latter two are singular at an end: their table is read no closer to it than
                  the neighbouring knot
-    scale        k >= 0, a scalar or [B]; with the number 0 this is `solve_ode` with "euler" or "heun", bit for bit
+    scale        k >= 0, a scalar or [B]; where it is known to be 0 this is `solve_ode` with "euler" or "heun", bit for bit
     steps        steps of an even grid, the last of them without noise. Stable where g^2 h < 4 sigma^2, roughly
     solver       "euler_maruyama" (1 evaluation a step) or "heun" (2, stochastic Heun, weak order 2 without noise)
     independent  whether x0 and x1 were paired independently in training
@@ -149,7 +148,7 @@ def solve_sde(
         raise ValueError(f"an SDE runs from noise to data: t0={ends[0]} must be below t1={ends[1]}")
 
     clean = jax.tree_util.Partial(_evaluate, field, end_epsilon)
-    if is_exactly(scale, 0.0):
+    if integration.concrete(scale) and not np.any(scale):
         term: diffrax.AbstractTerm = diffrax.ODETerm(clean)
     else:
         dynamics = jax.tree_util.Partial(odes.with_noise, clean, schedule, noise, scale, knots)
