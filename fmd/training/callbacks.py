@@ -7,6 +7,7 @@ A callback of your own subclasses `Callback`, overrides what it needs, and is na
 import csv
 import importlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -69,17 +70,28 @@ class Log(Callback):
         self._lines.append({key: float(f"{float(value):.7g}") for key, value in line.items()})
 
 
+class LineByLine:
+    """Standard error where it is a pipe or a file: a line for each refresh of the bar instead of one endless line."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text.replace("\r", "\n"))
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class Progress(Callback):
-    """A progress bar with loss, images/s and time left, on stderr; one line per refresh where that is no terminal."""
+    """A progress bar with loss, images/s and time left; twice a minute where standard error is no terminal."""
 
     def on_train_start(self, run: Any) -> None:
+        piped = {} if sys.stderr.isatty() or "ipykernel" in sys.modules else {"file": LineByLine(), "mininterval": 30.0}
         self._bar = tqdm(
             total=run.config.train.num_steps,
             initial=run.step,
             unit="step",
             desc="training",
             disable=not is_main_process(),
-            mininterval=1.0,
+            **piped,
         )
         self._clock, self._since = time.perf_counter(), run.step
         self._report: Report | None = None
