@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from absl import logging
 
-from fmd.data import idx, wheel
+from fmd.data import idx, tfds, wheel
 from fmd.data.cache import cache_dir, write_atomically
 from fmd.data.datasets import ImageDataset, register_source
 
@@ -111,7 +113,7 @@ def _first_that_works(published: _Published) -> tuple[Files, str]:
     failures = []
     for description, read, on_disk in _ways(published):
         if not on_disk:
-            logging.info("%s is not on disk yet: trying %s", published.name, description)
+            logging.info("%s is not at hand yet: trying %s", published.name, description)
         try:
             files = _checked(published, read(), description)
         except (OSError, ValueError, RuntimeError) as error:
@@ -130,6 +132,8 @@ def _ways(published: _Published) -> Iterator[tuple[str, Callable[[], Files], boo
     for place in (str(cache_dir() / published.name), *published.places):
         folder = Path(place).expanduser()
         yield str(folder), partial(_read_folder, folder), True
+    if tfds.is_prepared_here(published.name):
+        yield f"the prepared TFDS set {published.name}", partial(_read_tfds, published.name), False
     for mirror in published.mirrors:
         yield mirror, partial(_read_mirror, mirror), False
     if published is _MNIST:
@@ -138,6 +142,15 @@ def _ways(published: _Published) -> Iterator[tuple[str, Callable[[], Files], boo
 
 def _read_folder(folder: Path) -> Files:
     return [idx.unpack(file.read_bytes(), str(file)) for file in idx.find_files(folder)]
+
+
+def _read_tfds(name: str) -> Files:
+    dataset = tfds.load_tfds(name)
+    files = []
+    for split_name, split in (("train", dataset.train), ("test", dataset.test)):
+        back = np.argsort(tfds.published_order(split_name, len(split)))
+        files += [idx.encode(split.images[back, ..., 0]), idx.encode(split.labels[back].astype(np.uint8))]
+    return files
 
 
 def _read_mirror(mirror: str) -> Files:
@@ -167,12 +180,16 @@ def _checked(published: _Published, files: Files, where: str) -> Files:
     return files
 
 
+def _write(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
+
+
 def _keep(published: _Published, files: Files) -> str:
     """Put the files into the cache folder; a folder that cannot be written costs the next start a download, no more."""
     folder = cache_dir() / published.name
     try:
         for data, name in zip(files, idx.FILE_NAMES, strict=True):
-            write_atomically(folder / name, data)
+            write_atomically(folder / name, partial(_write, data))
     except OSError as error:
         return f" (not kept: {folder} cannot be written, {error.strerror})"
     return f" (kept in {folder})"

@@ -1,0 +1,136 @@
+"""Sets that do not fit into memory, streamed with grain in the order that `fmd.data.order` gives for sets in memory.
+
+The batch of a step is a pure function of (seed, step), so the position in the stream is the number of the next step:
+starting at any step costs nothing, and saving it is saving one number. Each host reads only its own rows of every
+global batch: [process_index * b, (process_index + 1) * b) with b = batch_size / process_count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from fmd.data import images
+from fmd.data.order import example_indices
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+@runtime_checkable
+class RandomAccess(Protocol):
+    """A source of examples by index: any sequence, a TFDS data source, grain's ArrayRecordDataSource."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+def image_and_label(example: Any) -> tuple[np.ndarray, int]:
+    """Image and label of an example that is a pair or a dictionary with `image` and `label` (0 if it has none)."""
+    if isinstance(example, dict):
+        return example["image"], int(example.get("label", 0))
+    image, label = example
+    return image, int(label)
+
+
+class ImageStream:
+    """An endless iterator of (images uint8 [b, H, W, C], labels int32 [b]), read ahead by worker threads.
+
+    Args:
+      source: examples by index, with `__len__` and `__getitem__`; `__getitems__` is used where it exists.
+      batch_size: of the global batch; b = batch_size / process_count.
+      seed, step: of the order; the first batch is that of `step`.
+      process_index, process_count: which host this is of how many.
+      image_size: as in `fmd.data.images`; None where all images have one size.
+      decode: from an example of the source to (image uint8 [H, W, C], label).
+      threads: each reads one batch at a time, so up to this many finished batches wait in memory.
+    Raises:
+      ValueError for an empty source, a batch that the hosts cannot share evenly, or a host number out of range; from
+      `next`, for examples that are not uint8 images of one size.
+    """
+
+    def __init__(
+        self,
+        source: RandomAccess,
+        *,
+        batch_size: int,
+        seed: int,
+        step: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+        image_size: images.Size = None,
+        decode: Callable[[Any], tuple[np.ndarray, int]] = image_and_label,
+        threads: int = 8,
+    ):
+        import grain
+
+        if not 0 <= process_index < process_count:
+            raise ValueError(f"process_index must lie in [0, {process_count}), got {process_index}")
+        if batch_size < 1 or batch_size % process_count:
+            raise ValueError(f"batch_size must be a positive multiple of the {process_count} hosts, got {batch_size}")
+        if len(source) == 0:
+            raise ValueError("the source has no examples")
+        local = batch_size // process_count
+        size, shape = len(source), images.height_width(image_size)
+
+        def read(step: int) -> Batch:
+            first = step * batch_size + process_index * local
+            return _read_batch(source, example_indices(seed, first, local, size), shape, decode)
+
+        self._identity = {"seed": seed, "batch_size": batch_size, "size": size}
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+        self._batches = iter(grain.MapDataset.range(2**62).map(read).to_iter_dataset(options))
+        self.set_state({"step": step, **self._identity})
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    @property
+    def step(self) -> int:
+        """The step whose batch `next` returns."""
+        return self._batches.get_state()["next_index"]
+
+    def get_state(self) -> dict[str, int]:
+        """The position, a dictionary of plain integers: what was read ahead is not part of it."""
+        return {"step": self.step, **self._identity}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go to a position saved by `get_state`, also one saved on another number of hosts; no reading takes place.
+
+        Raises ValueError for the state of another order (seed, batch size or number of examples) or a negative step.
+        """
+        differences = [f"{k} {state.get(k)} is not {v}" for k, v in self._identity.items() if state.get(k) != v]
+        if differences:
+            raise ValueError(f"this position belongs to another stream: {', '.join(differences)}")
+        if state["step"] < 0:
+            raise ValueError(f"step must not be negative, got {state['step']}")
+        self._batches.set_state({"next_index": state["step"]})
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._batches.close()
+
+
+def _read_batch(
+    source: RandomAccess,
+    indices: np.ndarray,
+    size: tuple[int, int] | None,
+    decode: Callable[[Any], tuple[np.ndarray, int]],
+) -> Batch:
+    wanted = [int(index) for index in indices]
+    read_all = getattr(source, "__getitems__", None)
+    examples = read_all(wanted) if read_all else [source[index] for index in wanted]
+    pixels, labels = zip(*(decode(example) for example in examples), strict=True)
+    for image in pixels:
+        if image.dtype != np.uint8 or image.ndim != 3:
+            raise ValueError(f"the source must give uint8 images [H, W, C], got {image.dtype} {list(image.shape)}")
+    if size is not None:
+        pixels = tuple(images.fit_array(image, size) for image in pixels)
+    if len(shapes := {image.shape for image in pixels}) > 1:
+        raise ValueError(f"images of different shapes in one batch ({sorted(shapes)[:2]}, ...): set image_size")
+    return np.stack(pixels), np.array(labels, np.int32)
