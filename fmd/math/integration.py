@@ -41,7 +41,7 @@ class Solution(NamedTuple):
 
 def at_least_float32(state: Any) -> tuple[Any, Any]:
     """(the state with bfloat16 and float16 leaves widened, the dtype of its times)."""
-    state = jax.tree.map(lambda x: jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32)), state)
+    state = jax.tree.map(lambda x: jnp.asarray(x, np.promote_types(x.dtype, np.float32)), state)
     return state, jnp.result_type(*jax.tree.leaves(state))
 
 

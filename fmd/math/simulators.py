@@ -123,7 +123,7 @@ def solve_sde(
     noise        "sigma" (g^2 = 2 k sigma), "sigma_squared" (2 k sigma^2), "memoryless", "constant" (2 k): see
                  `fmd.math.odes`. The latter two are singular at an end: their table is read no closer to it than
                  the neighbouring knot
-    scale        k >= 0, a scalar or [B]; where it is known to be 0 this is `solve_ode` with "euler" or "heun", bit for bit
+    scale        k >= 0, a scalar or [B]; a known 0 gives `solve_ode` with "euler" or "heun", bit for bit
     steps        steps of an even grid, the last of them without noise. Stable where g^2 h < 4 sigma^2, roughly
     solver       "euler_maruyama" (1 evaluation a step) or "heun" (2, stochastic Heun, weak order 2 without noise)
     independent  whether x0 and x1 were paired independently in training
