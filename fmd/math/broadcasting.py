@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+Number = float | int
+"""A Python number: a parameter fixed when the function is built."""
+
 Scalars = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating | float | int
 """A real number or an array of them: times, log signal-to-noise ratios, weights."""
 

@@ -21,12 +21,14 @@ B = 256 on one CPU core.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from fmd.math.broadcasting import Number
 from fmd.math.registry import build
 
 Images = Float[Array, "b ..."]
@@ -63,7 +65,7 @@ class Coupling:
         return x0[self.match(key, transport_cost(x0, x1, y))], x1, y
 
 
-def get(name: str, **params: float) -> Coupling:
+def get(name: str, **params: Any) -> Coupling:
     """The coupling called `name`: independent, optimal_transport, sinkhorn (epsilon, iterations).
 
     Raises ValueError for an unknown name or parameter or a value out of range.
@@ -86,7 +88,7 @@ def optimal_transport() -> Coupling:
     return Coupling("optimal_transport", match)
 
 
-def sinkhorn(epsilon: float = 0.01, iterations: int = 100) -> Coupling:
+def sinkhorn(epsilon: Number = 0.01, iterations: int = 100) -> Coupling:
     """Entropic transport, `epsilon` in units of the mean squared distance between noise and images of the batch.
 
     Each image draws from its row of the plan, so a noise may serve two images of a batch and another none; over draws
@@ -117,11 +119,11 @@ def transport_cost(x0: Images, x1: Images, y: Labels | None) -> Float[Array, "b 
     return cost if y is None else jnp.where(y[:, None] == y[None, :], cost, jnp.inf)
 
 
-def log_plan(cost: Float[Array, "b b"], epsilon: float, iterations: int) -> Float[Array, "b b"]:
+def log_plan(cost: Float[Array, "b b"], epsilon: Number, iterations: int) -> Float[Array, "b b"]:
     """Log of the entropic plan: after scaling, each row (image) sums to 1 and each column nearly so."""
     kernel = -cost / epsilon
 
-    def scale(_: int, potentials: tuple[Array, Array]) -> tuple[Array, Array]:
+    def scale(_: Any, potentials: tuple[Array, Array]) -> tuple[Array, Array]:
         image = -jax.nn.logsumexp(kernel + potentials[1][None, :], axis=1)
         return image, -jax.nn.logsumexp(kernel + image[:, None], axis=0)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fmd.math.broadcasting import Scalars, as_float, expand_left, weighted_sum
+from fmd.math.broadcasting import Number, Scalars, as_float, expand_left, weighted_sum
 from fmd.math.registry import build
 from fmd.math.schedules import Schedule
 
@@ -47,7 +47,7 @@ class Guidance:
 
 def cfg(
     weight: Scalars = 1.0,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[Number, Number] | None = None,
     interval_in: str = "t",
     schedule: Schedule | None = None,
 ) -> Guidance:
@@ -68,7 +68,7 @@ def cfg(
     )  # fmt: skip
 
 
-def cfg_zero_star(weight: Scalars = 1.0, zero_until: float = 0.04) -> Guidance:
+def cfg_zero_star(weight: Scalars = 1.0, zero_until: Number = 0.04) -> Guidance:
     """k v_null + w (v_cond - k v_null), k = <v_cond, v_null>/|v_null|^2; zero for t < zero_until (2503.18886).
 
     The scale k takes out the part of v_cond that v_null already explains. The paper zeroes the first steps of a fixed
@@ -87,7 +87,7 @@ def cfg_zero_star(weight: Scalars = 1.0, zero_until: float = 0.04) -> Guidance:
     return Guidance("cfg_zero_star", weight, rule, _jumps((zero_until,)), needs_null=needs_null)
 
 
-def apg(weight: Scalars = 1.0, eta: float = 0.0, norm_threshold: float = math.inf, *, schedule: Schedule) -> Guidance:
+def apg(weight: Scalars = 1.0, eta: Number = 0.0, norm_threshold: Number = math.inf, *, schedule: Schedule) -> Guidance:
     """Adaptive projected guidance in data space (2410.02416): of d = X1_cond - X1_null, the part along X1_cond, which
     oversaturates, is multiplied by eta, and |d| is limited to norm_threshold. eta = 1 without a limit is cfg.
 
@@ -115,9 +115,9 @@ def apg_momentum_step(
     *,
     schedule: Schedule,
     weight: Scalars,
-    momentum: float = -0.5,
-    eta: float = 0.0,
-    norm_threshold: float = math.inf,
+    momentum: Number = -0.5,
+    eta: Number = 0.0,
+    norm_threshold: Number = math.inf,
 ) -> tuple[Batch, Batch]:
     """One step of apg with momentum: d = X1_cond - X1_null + momentum * average; returns (velocity, d).
 
@@ -132,7 +132,7 @@ def apg_momentum_step(
     return v_cond + _weight_minus_one(weight, None, v_cond, t) * update / gain, d
 
 
-def rescale(phi: float = 0.7, base: str = "cfg", **params: Any) -> Guidance:
+def rescale(phi: Number = 0.7, base: str = "cfg", **params: Any) -> Guidance:
     """phi v std(v_cond)/std(v) + (1 - phi) v of the rule named `base` with `params` (2305.08891); phi = 0 is `base`."""
     if not 0.0 <= phi <= 1.0:
         raise ValueError(f"guidance 'rescale': phi is {phi}; it must be in [0, 1]")
@@ -175,7 +175,7 @@ def _weight_minus_one(
 
 
 def _interval_in_t(
-    interval: tuple[float, float] | None, interval_in: str, schedule: Schedule | None
+    interval: tuple[Number, Number] | None, interval_in: str, schedule: Schedule | None
 ) -> tuple[float, float] | None:
     """The interval's edges as times. ValueError where it is reversed, outside [0, 1], or lacks its schedule."""
     if interval_in not in ("t", "log_snr"):
@@ -200,7 +200,7 @@ def _jumps(edges: tuple[float, ...] | None) -> tuple[float, ...]:
     return tuple(edge for edge in edges or () if 0.0 < edge < 1.0)
 
 
-def _check_apg(eta: float, norm_threshold: float) -> None:
+def _check_apg(eta: Number, norm_threshold: Number) -> None:
     if not math.isfinite(eta):
         raise ValueError(f"guidance 'apg': eta is {eta}; it must be finite")
     if not norm_threshold > 0.0:
@@ -221,7 +221,7 @@ def _norm(value: Batch) -> Batch:
     return jnp.sqrt(_inner(value, value))
 
 
-def _project(value: Batch, direction: Batch, eta: float) -> Batch:
+def _project(value: Batch, direction: Batch, eta: Number) -> Batch:
     """`value` with its part along `direction` multiplied by eta."""
     tiny = jnp.finfo(value.dtype).tiny
     along = _inner(value, direction) / jnp.maximum(_inner(direction, direction), tiny) * direction

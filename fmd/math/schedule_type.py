@@ -125,7 +125,7 @@ def _invert(increasing: Callable[[Real], Real], target: Real) -> Real:
     target = jnp.asarray(target)
     low, high = jnp.zeros_like(target), jnp.ones_like(target)
 
-    def halve(_: int, ends: tuple[Real, Real]) -> tuple[Real, Real]:
+    def halve(_: Any, ends: tuple[Real, Real]) -> tuple[Real, Real]:
         middle = (ends[0] + ends[1]) / 2.0
         below = increasing(middle) < target
         return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)

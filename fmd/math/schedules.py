@@ -29,17 +29,19 @@ Where sigma'(1) is infinite, the velocity loss under uniform t diverges logarith
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from fmd.math.broadcasting import Number
 from fmd.math.registry import build
 from fmd.math.schedule_type import Coefficients, Real, Schedule, from_functions
 
 __all__ = ["SCHEDULES", "Coefficients", "Schedule", "from_functions", "get"]
 
 
-def get(name: str, **params: float) -> Schedule:
+def get(name: str, **params: Any) -> Schedule:
     """The schedule called `name`: linear (sigma_min), cosine, polynomial (n), vp (beta_min, beta_max),
     ve (sigma_max, sigma_min), linear_vp, sqrt_beta.
 
@@ -48,7 +50,7 @@ def get(name: str, **params: float) -> Schedule:
     return build("schedule", SCHEDULES, name, params)
 
 
-def linear(sigma_min: float = 0.0) -> Schedule:
+def linear(sigma_min: Number = 0.0) -> Schedule:
     """alpha = t, sigma = 1 - (1 - sigma_min) t; D = 1. With sigma_min > 0 the end is data plus N(0, sigma_min^2)."""
     if not 0.0 <= sigma_min < 1.0:
         raise ValueError(f"schedule 'linear': sigma_min is {sigma_min}; it must be in [0, 1)")
@@ -82,7 +84,7 @@ def cosine() -> Schedule:
     return Schedule("cosine", (), table, lambda log_snr: (2.0 / math.pi) * jnp.atan(jnp.exp(log_snr / 2.0)))
 
 
-def polynomial(n: float = 2.0) -> Schedule:
+def polynomial(n: Number = 2.0) -> Schedule:
     """alpha = t^n, sigma = 1 - t^n, n > 0. For n > 1 the velocity vanishes at t = 0 and says nothing of the data."""
     if not 0.0 < n < math.inf:
         raise ValueError(f"schedule 'polynomial': n is {n}; it must be positive and finite")
@@ -136,7 +138,7 @@ def sqrt_beta() -> Schedule:
     return Schedule("sqrt_beta", (), table, inverse)
 
 
-def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
+def vp(beta_min: Number = 0.1, beta_max: Number = 20.0) -> Schedule:
     """alpha = exp(-B/2), sigma = sqrt(-expm1(-B)), B(q) the integral of beta_min + q (beta_max - beta_min)."""
     if not 0.0 < beta_min <= beta_max < math.inf:
         raise ValueError(f"schedule 'vp': beta_min, beta_max are {beta_min}, {beta_max}; need 0 < beta_min <= beta_max")
@@ -159,7 +161,7 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
     return Schedule("vp", (("beta_min", beta_min), ("beta_max", beta_max)), table, inverse)
 
 
-def ve(sigma_max: float = 80.0, sigma_min: float = 0.002) -> Schedule:
+def ve(sigma_max: Number = 80.0, sigma_min: Number = 0.002) -> Schedule:
     """alpha = 1, sigma = sigma_max (sigma_min/sigma_max)^t: data is never scaled. Starts at N(0, sigma_max^2)."""
     if not 0.0 < sigma_min < sigma_max < math.inf:
         raise ValueError(

@@ -25,11 +25,12 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key
 
-from fmd.math.broadcasting import Scalars, as_float
+from fmd.math.broadcasting import Number, Scalars, as_float
 from fmd.math.registry import build
 from fmd.math.schedules import Schedule
 
 Times = Float[Array, "..."]
+Quantile = Callable[[Times], Times]
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class TimeSampler:
     """
 
     name: str
-    quantile: Callable[[Times], Times]
-    shift: float = 1.0
-    clip: float = 0.0
+    quantile: Quantile
+    shift: Number = 1.0
+    clip: Number = 0.0
     stratified: bool = False
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Times:
@@ -57,7 +58,7 @@ class TimeSampler:
         return _inside(t, self.clip)
 
 
-def get(name: str, **params: float) -> TimeSampler:
+def get(name: str, **params: Any) -> TimeSampler:
     """The sampler called `name`: uniform, stratified, logit_normal (mean, std), mode (scale), cosmap.
 
     Each takes also `shift` (see `shift`), `clip` (times stay in [clip, 1 - clip]; without it in the open interval) and
@@ -77,7 +78,7 @@ def draw(sampler: TimeSampler, key: Key[Array, ""], index: Int[Array, " b"], tot
     return sampler.from_uniform((index.astype(jnp.float32) + u) / total if sampler.stratified else u)
 
 
-def shift(t: Scalars, factor: float) -> Times:
+def shift(t: Scalars, factor: Number) -> Times:
     """t / (t + factor (1 - t)), the resolution-dependent shift of 2403.03206; adds -2 log(factor) to a linear log-SNR.
 
     factor > 1 moves times towards the noise. The inverse is 1 / factor; ValueError unless factor is positive.
@@ -88,18 +89,18 @@ def shift(t: Scalars, factor: float) -> Times:
     return t / (t + factor * (1.0 - t))
 
 
-def uniform(*, shift: float = 1.0, clip: float = 0.0, stratified: bool = False) -> TimeSampler:
+def uniform(*, shift: Number = 1.0, clip: Number = 0.0, stratified: bool = False) -> TimeSampler:
     """Uniform on (0, 1)."""
     return _sampler("uniform", lambda u: u, shift, clip, stratified)
 
 
-def stratified(*, shift: float = 1.0, clip: float = 0.0) -> TimeSampler:
+def stratified(*, shift: Number = 1.0, clip: Number = 0.0) -> TimeSampler:
     """Uniform, one example in each of the B equal parts of (0, 1)."""
     return _sampler("stratified", lambda u: u, shift, clip, True)
 
 
 def logit_normal(
-    mean: float = 0.0, std: float = 1.0, *, shift: float = 1.0, clip: float = 0.0, stratified: bool = False
+    mean: Number = 0.0, std: Number = 1.0, *, shift: Number = 1.0, clip: Number = 0.0, stratified: bool = False
 ) -> TimeSampler:
     """logit(t) ~ N(mean, std^2); mean > 0 leans to the data."""
     if not (math.isfinite(mean) and 0.0 < std < math.inf):
@@ -107,7 +108,7 @@ def logit_normal(
     return _sampler("logit_normal", lambda u: jax.nn.sigmoid(mean + std * ndtri(u)), shift, clip, stratified)
 
 
-def mode(scale: float = 1.29, *, shift: float = 1.0, clip: float = 0.0, stratified: bool = False) -> TimeSampler:
+def mode(scale: Number = 1.29, *, shift: Number = 1.0, clip: Number = 0.0, stratified: bool = False) -> TimeSampler:
     """Heavier in the middle for scale > 0, at the ends for scale < 0; 0 is uniform."""
     if not -1.0 <= scale <= 2.0 / (math.pi - 2.0):
         raise ValueError(f"times 'mode': scale is {scale}; it must be in [-1, 2/(pi - 2) = 1.7519]")
@@ -115,7 +116,7 @@ def mode(scale: float = 1.29, *, shift: float = 1.0, clip: float = 0.0, stratifi
     return _sampler("mode", quantile, shift, clip, stratified)
 
 
-def cosmap(*, shift: float = 1.0, clip: float = 0.0, stratified: bool = False) -> TimeSampler:
+def cosmap(*, shift: Number = 1.0, clip: Number = 0.0, stratified: bool = False) -> TimeSampler:
     """Density 2 / (pi - 2 pi t + 2 pi t^2)."""
     return _sampler("cosmap", _cosmap, shift, clip, stratified)
 
@@ -130,7 +131,7 @@ def _cosmap(u: Times) -> Times:
     return toward_data / (toward_data + toward_noise)
 
 
-def _sampler(name: str, quantile: Callable[[Times], Times], shift: float, clip: float, stratified: bool) -> TimeSampler:
+def _sampler(name: str, quantile: Quantile, shift: Number, clip: Number, stratified: bool) -> TimeSampler:
     if not 0.0 < shift < math.inf:
         raise ValueError(f"times {name!r}: shift is {shift}; it must be positive and finite")
     if not 0.0 <= clip < 0.5:
@@ -144,7 +145,7 @@ def _inside(t: Times, margin: float) -> Times:
     return jnp.clip(t, margin, 1.0 - margin)
 
 
-def grid(name: str, steps: int, *, t0: float = 0.0, t1: float = 1.0, **params: Any) -> Float[Array, " times"]:
+def grid(name: str, steps: int, *, t0: Number = 0.0, t1: Number = 1.0, **params: Any) -> Float[Array, " times"]:
     """The [steps + 1] increasing times of a sampling grid, the first exactly t0 and the last exactly t1.
 
     uniform; shifted (factor): `shift` of the uniform grid; cosine: sin^2(pi u/2), denser at both ends;
@@ -166,15 +167,15 @@ def grid(name: str, steps: int, *, t0: float = 0.0, t1: float = 1.0, **params: A
 Warp = Callable[[Times, float, float], Times]
 
 
-def _between(warp: Callable[[Times], Times]) -> Warp:
+def _between(warp: Quantile) -> Warp:
     return lambda u, t0, t1: t0 + (t1 - t0) * warp(u)
 
 
-def _karras(schedule: Schedule, noise_max: float = 80.0, noise_min: float = 0.002, rho: float = 7.0) -> Warp:
+def _karras(schedule: Schedule, noise_max: Number = 80.0, noise_min: Number = 0.002, rho: Number = 7.0) -> Warp:
     if not (0.0 < noise_min < noise_max < math.inf and rho > 0.0):
         raise ValueError(f"karras: need 0 < noise_min < noise_max and rho > 0; got {noise_min}, {noise_max}, {rho}")
 
-    def warp(u: Times, t0: float, t1: float) -> Times:
+    def warp(u: Times, t0: Number, t1: Number) -> Times:
         # sigma/alpha = exp(-log_snr/2) runs over what lies between t0 and t1; if t1 is cleaner than that, it is the
         # target of one more step.
         begin, end = (float(jnp.exp(-schedule.log_snr(t) / 2.0)) for t in (t0, t1))
