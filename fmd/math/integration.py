@@ -113,7 +113,9 @@ def make_knots(grid: Times | None, steps: int, t0: Time, t1: Time, dtype: Any) -
     check_interval(t0, t1)
     fractions = np.linspace(0.0, 1.0, steps + 1)
     if concrete(t0) and concrete(t1):
-        return jnp.asarray(float(t0) + (float(t1) - float(t0)) * fractions, dtype).at[-1].set(float(t1))
+        knots = float(t0) + (float(t1) - float(t0)) * fractions
+        knots[-1] = float(t1)
+        return jnp.asarray(knots, dtype)
     t0, t1 = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
     return (t0 + (t1 - t0) * jnp.asarray(fractions, dtype)).at[-1].set(t1)
 
