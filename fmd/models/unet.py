@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fmd.models.embeddings import LabelEmbedding, TimeEmbedding
+from fmd.models.group_norm import GroupNorm
 from fmd.models.registry import register_model
-from fmd.models.unet_blocks import Downsample, GroupNorm, ResidualBlock, SelfAttention, Upsample, fold, unfold
+from fmd.models.unet_blocks import Downsample, ResidualBlock, SelfAttention, Upsample, fold, unfold
 
 DTYPES = ("float32", "bfloat16")
 

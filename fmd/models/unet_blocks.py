@@ -1,13 +1,7 @@
-"""The pieces of the UNet: resampling by folding, group normalisation, the residual block and attention.
+"""The pieces of the UNet: resampling by folding, the residual block and attention.
 
 fold(x, p) moves each p x p block of pixels into the channels and unfold undoes it. A resampling layer is one of them
 and a matrix product, which is a strided convolution whose windows do not overlap: cheap on every device.
-
-Group normalisation with scale and shift from the embedding e (FiLM, arXiv 1709.07871; "scale-shift", arXiv 2105.05233):
-
-    h = (x - mean_g) / sqrt(var_g + eps) * gamma * (1 + scale(e)) + beta * (1 + scale(e)) + shift(e)
-
-The number of groups is gcd(32, width), so every width works. Statistics are float32 whatever the compute dtype.
 """
 
 import math
@@ -18,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-EPSILON = 1e-5
+from fmd.models.group_norm import GroupNorm
 
 
 def fold(x: Float[Array, "B H W C"], p: int) -> Float[Array, "B H//{p} W//{p} {p}*{p}*C"]:
@@ -33,43 +27,6 @@ def unfold(x: Float[Array, "B H W D"], p: int) -> Float[Array, "B {p}*H {p}*W D/
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, p, p, c // (p * p))
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * p, w * p, c // (p * p))
-
-
-def group_statistics(x: Float[Array, "B H W C"], groups: int) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """Mean and 1 / standard deviation of each group, repeated for its channels; float32.
-
-    H and W are reduced first, channel by channel, and the groups afterwards: the large reductions then run along
-    whole rows of channels, which XLA vectorises on the CPU.
-    """
-    b, _, _, c = x.shape
-    x = x.astype(jnp.float32)
-
-    def per_group(channel_means: Float[Array, "B C"]) -> Float[Array, "B C"]:
-        means = channel_means.reshape(b, groups, c // groups).mean(axis=2, keepdims=True)
-        return jnp.broadcast_to(means, (b, groups, c // groups)).reshape(b, c)
-
-    mean = per_group(x.mean(axis=(1, 2)))
-    variance = per_group(jnp.square(x - mean[:, None, None, :]).mean(axis=(1, 2)))
-    return mean, jax.lax.rsqrt(variance + EPSILON)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation; given `condition` [B, 2C] its halves scale and shift the result. Keeps the dtype of x."""
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B H W C"], condition: Float[Array, "B 2*C"] | None = None
-    ) -> Float[Array, "B H W C"]:
-        width = x.shape[-1]
-        gamma = self.param("scale", nn.initializers.ones, (width,))
-        beta = self.param("bias", nn.initializers.zeros, (width,))
-        mean, factor = group_statistics(x, math.gcd(32, width))
-        factor, offset = factor * gamma[None, :], jnp.broadcast_to(beta[None, :], mean.shape)
-        if condition is not None:
-            scale, shift = jnp.split(condition.astype(jnp.float32), 2, axis=-1)
-            factor, offset = factor * (1 + scale), offset * (1 + scale) + shift
-        mean, factor, offset = (a[:, None, None, :] for a in (mean, factor, offset))
-        return ((x.astype(jnp.float32) - mean) * factor + offset).astype(x.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -1,25 +1,38 @@
-"""Compiler options for `jax.jit` that make the CPU faster. Options that the installed XLA does not know are dropped."""
+"""Compiler options for XLA's CPU backend, which by default is slow at what a UNet does between its convolutions.
+
+    jax.jit(step, compiler_options=cpu_compiler_options())
+
+hands reductions (group normalisation, bias gradients) and matrix products to the YNN library. On two cores this took
+the UNet's train step from 228 to 410 images/s. The numbers stay the same to rounding.
+"""
 
 import functools
 
 import jax
+import jax.numpy as jnp
 
-# XLA's own reductions, of which group normalisation is made, cost more than the convolutions beside them.
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+}
+
+
+def cpu_compiler_options() -> dict[str, str]:
+    """Options for jax.jit(..., compiler_options=...): those that help on a CPU, and {} on any other backend.
+
+    The first call starts the backend and compiles a trivial function per option: one that this jaxlib does not know
+    is left out instead of failing.
+    """
+    return dict(_known_cpu_options()) if jax.default_backend() == "cpu" else {}
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
-    """What to pass as `jax.jit(..., compiler_options=...)` for the default backend; starts it."""
-    if jax.default_backend() != "cpu":
-        return {}
-    return {name: value for name, value in CPU_OPTIONS.items() if _is_known(name, value)}
+def _known_cpu_options() -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in CPU_OPTIONS.items() if _compiles({name: value}))
 
 
-def _is_known(name: str, value: str) -> bool:
-    """Compiles an empty program with the option: XLA refuses names and values that it does not have."""
+def _compiles(options: dict[str, str]) -> bool:
     try:
-        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-    except (jax.errors.JaxRuntimeError, ValueError):
+        jax.jit(jnp.negative, compiler_options=options).lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
+    except Exception:  # which class depends on the version of jaxlib
         return False
     return True
