@@ -8,8 +8,10 @@ of the files are written just before, so a step without them, or with other file
 import contextlib
 import hashlib
 import json
+import operator
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from fmd.utils.distributed import is_main_process, on_main, share
 from fmd.utils.files import write_json
 
 FACTS = "config.json"
 CHECKSUMS = "checksums.json"
+SCORE = "score"
 FORMAT = 1
 
 
@@ -32,25 +36,36 @@ class Store:
         folder: the checkpoint folder; created.
         keep_last: how many of the newest steps to keep.
         keep_every: also keep each step that this divides.
+        keep_best: also keep so many of the steps with the lowest score.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int = 2, keep_every: int | None = None) -> None:
+    def __init__(self, folder: Path, *, keep_last: int = 2, keep_every: int | None = None, keep_best: int = 0) -> None:
         self.folder = Path(folder).absolute()
         policies = ocp.checkpoint_managers
         keep: list[Any] = [policies.LatestN(keep_last)]
         keep += [policies.EveryNSteps(keep_every)] if keep_every else []
+        score = operator.itemgetter(SCORE)
+        lowest = policies.BestN(get_metric_fn=score, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False)
+        keep += [lowest] if keep_best else []
         self._pending: int | None = None
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
+                best_fn=score if keep_best else None,  # makes Orbax store the scores
+                best_mode="min",
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
 
-    def save(self, step: int, ema: Any, train: Any) -> None:
-        """Starts saving in the background; the arrays have left the device when this returns.
+    def save(self, step: int, ema: Any, train: Any, score: float | None = None) -> None:
+        """Starts saving in the background; the arrays may be donated when this returns.
+
+        Args:
+            step: names the checkpoint; above all before.
+            ema, train: the two trees.
+            score: what `keep_best` ranks by, lower is better; None leaves this step out of the ranking.
 
         Raises:
             OSError: when the disk refuses (this save or the one before it); earlier steps stay good.
@@ -59,7 +74,9 @@ class Store:
         self._pending = step
         with _one_line_for_disk_errors(self.folder):
             self._manager.save(
-                step, args=ocp.args.Composite(ema=ocp.args.StandardSave(ema), train=ocp.args.StandardSave(train))
+                step,
+                args=ocp.args.Composite(ema=ocp.args.StandardSave(ema), train=ocp.args.StandardSave(train)),
+                metrics=None if score is None else {SCORE: score},
             )
 
     def wait(self) -> None:
@@ -77,21 +94,24 @@ class Store:
         A damaged step is set aside as `damaged-STEP`, with a warning, and the one before it is used.
 
         Raises:
-            ValueError: when steps exist but each of them is damaged.
+            ValueError: when steps exist but each of them is damaged, or the newest good one has other arrays.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            try:
-                _verify(self.folder / str(step))
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(ema=ocp.args.StandardRestore(ema), train=ocp.args.StandardRestore(train)),
-                )
-                return restored["ema"], restored["train"]
-            except Exception as error:  # whatever the storage layers raise on broken bytes
-                logging.warning("checkpoint %s is damaged (%s); trying the one before", step, _first_line(error))
-                _set_aside(self.folder / str(step))
+            if damage := share(_damage(self.folder / str(step)) if is_main_process() else ""):
+                logging.warning("checkpoint %s is damaged (%s); trying the one before", step, damage)
+                on_main(partial(_set_aside, self.folder / str(step)))
                 self._manager.reload()
+                continue
+            items = ocp.args.Composite(ema=ocp.args.StandardRestore(ema), train=ocp.args.StandardRestore(train))
+            try:
+                restored = self._manager.restore(step, args=items)
+            except Exception as error:  # the files are as they were written, so they were written by another program
+                raise ValueError(
+                    f"checkpoint {step} in {self.folder} does not fit this model ({_first_line(error)}); "
+                    f"go on with the version of fmd that wrote it, or choose another --workdir"
+                ) from error
+            return restored["ema"], restored["train"]
         if steps:
             raise ValueError(
                 f"no checkpoint in {self.folder} can be read; they were renamed damaged-*. "
@@ -101,7 +121,7 @@ class Store:
 
     def _seal(self) -> None:
         """Adds the checksums to a step that is all there but still has its temporary name."""
-        if jax.process_index() == 0:
+        if is_main_process():
             for temporary in self.folder.glob(f"{self._pending}.orbax-checkpoint-tmp*"):
                 write_json(temporary / CHECKSUMS, _digests(temporary))
 
@@ -185,10 +205,12 @@ def _load_step(step: Path, facts: dict[str, Any], which: str | None) -> tuple[An
 
 def _read_arrays(item: Path) -> Any:
     """All arrays of one Orbax item as NumPy, whatever devices they were saved from."""
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata(item).item_metadata.tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return checkpointer.restore(item, restore_args=as_numpy)
+    handler = ocp.PyTreeCheckpointHandler()
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(item).tree)
+    try:
+        return handler.restore(item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    finally:
+        handler.close()
 
 
 @contextlib.contextmanager
@@ -205,13 +227,11 @@ def _one_line_for_disk_errors(folder: Path) -> Iterator[None]:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Checksums of the arrays: the files in sub-folders. Orbax still changes what lies beside those when it is done."""
-    files = sorted(p for p in folder.glob("*/**/*") if p.is_file())
-    return {
-        str(p.relative_to(folder)).replace(".orbax-checkpoint-tmp", ""): hashlib.blake2b(
-            p.read_bytes(), digest_size=16
-        ).hexdigest()
-        for p in files
-    }
+    digests = {}
+    for path in sorted(p for p in folder.glob("*/**/*") if p.is_file()):
+        name = str(path.relative_to(folder)).replace(".orbax-checkpoint-tmp", "")
+        digests[name] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    return digests
 
 
 def _verify(folder: Path) -> None:
@@ -220,6 +240,8 @@ def _verify(folder: Path) -> None:
     if not listed.is_file():
         raise ValueError(f"{listed} is missing")
     want, have = json.loads(listed.read_text()), _digests(folder)
+    if not isinstance(want, dict) or not want:
+        raise ValueError(f"{listed} lists no files")
     wrong = [name for name in want if have.get(name) != want[name]]
     if wrong:
         raise ValueError(
@@ -227,12 +249,20 @@ def _verify(folder: Path) -> None:
         )
 
 
+def _damage(folder: Path) -> str:
+    """What is wrong with a step, in one line; empty for a good one."""
+    try:
+        _verify(folder)
+    except (ValueError, OSError) as error:
+        return _first_line(error)
+    return ""
+
+
 def _set_aside(step: Path) -> None:
     target = step.with_name(f"damaged-{step.name}")
     while target.exists():
         target = target.with_name(f"{target.name}-again")
-    if jax.process_index() == 0:
-        shutil.move(step, target)
+    shutil.move(step, target)
 
 
 def _first_line(error: BaseException) -> str:

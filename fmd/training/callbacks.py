@@ -1,7 +1,7 @@
 """What happens around the loop: plain objects with three hooks, called in order.
 
 A callback of your own subclasses `Callback`, overrides what it needs, and is named in `config.log.callbacks` as
-"package.module:Class". Hooks see the `Run` (fmd.training.trainer) and may set `run.stopping`.
+"package.module:Class". Hooks see the `Run` (fmd.training.trainer) and may call `run.stop()`.
 """
 
 import csv
@@ -23,6 +23,8 @@ from fmd.utils.distributed import is_main_process
 from fmd.utils.files import atomic_path
 from fmd.utils.seed import stream
 from fmd.utils.viz import image_grid, save_png
+
+COUNTS = ("step", "skipped")  # whole numbers in the log
 
 
 class Callback:
@@ -63,11 +65,12 @@ class Log(Callback):
         stop_if_not_finite(run, report)
         window, steps = report.window, max(float(report.window.steps), 1.0)
         line = {"step": step, "loss": window.loss / steps, "grad_norm": window.grad_norm / steps}
-        line["learning_rate"] = run.recipe.learning_rate(step - 1)
+        line["learning_rate"] = run.recipe.learning_rate(step - 1 - report.skipped)
         counts = np.maximum(window.bin_count, 1)
         line |= {f"loss_t{i}": value for i, value in enumerate(window.bin_loss / counts)}
         line["skipped"] = report.skipped
-        self._lines.append({key: float(f"{float(value):.7g}") for key, value in line.items()})
+        figures = {key: float(f"{float(value):.7g}") for key, value in line.items() if key not in COUNTS}
+        self._lines.append({key: figures[key] if key in figures else int(line[key]) for key in line})
 
 
 class LineByLine:
@@ -146,16 +149,21 @@ class Evaluate(Callback):
 
     def on_step_end(self, run: Any) -> None:
         if run.due(run.config.log.eval_every):
-            self._lines.append({"step": run.step, **self._evaluate(run.state.ema[run.facts["averages"][0]])})
+            run.figures = {"step": run.step, **self._evaluate(run.state.ema[run.facts["averages"][0]])}
+            self._lines.append(run.figures)
 
 
 class Checkpoints(Callback):
-    """Saves every `checkpoint.every` steps, at the end, and when the run is asked to stop. Put it last."""
+    """Saves every `checkpoint.every` steps, at the end, and when the run is asked to stop. Put it last.
+
+    A step that was also evaluated takes part in `checkpoint.keep_best`, with its validation loss.
+    """
 
     def on_step_end(self, run: Any) -> None:
         if run.due(run.config.checkpoint.every) or run.stopping:
             stop_if_not_finite(run, jax.device_get(run.report))
-            run.store.save(run.step, ema=run.state.ema, train=run.state.replace(ema={}))
+            score = run.figures["validation_loss"] if run.figures.get("step") == run.step else None
+            run.store.save(run.step, ema=run.state.ema, train=run.state.replace(ema={}), score=score)
 
 
 class LineLog:

@@ -80,7 +80,7 @@ def reconstruct(snapshots: Sequence[tuple[int, float, Any]], step: int, std: flo
     steps = np.array([s for s, _, _ in snapshots], float)
     gammas = np.array([g for _, g, _ in snapshots], float)
     gram = profile_product(steps[:, None], gammas[:, None], steps[None], gammas[None])
-    wanted = profile_product(steps, gammas, np.float64(step), np.float64(power_exponent(std)))
+    wanted = profile_product(steps, gammas, np.array(float(step)), np.array(power_exponent(std)))
     weights = np.linalg.lstsq(gram, wanted, rcond=None)[0]
     trees = [tree for _, _, tree in snapshots]
     return jax.tree.map(

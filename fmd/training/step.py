@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -23,7 +24,7 @@ from fmd.utils import seed as seeds
 from fmd.utils.pixels import to_unit
 
 
-class Batch(NamedTuple):
+class Batch(flax.struct.PyTreeNode):
     """One batch, or one device's part of it."""
 
     images: UInt8[Array, "B H W C"]

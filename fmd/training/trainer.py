@@ -7,8 +7,8 @@ bits as one that was never interrupted.
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,13 @@ class Run:
     state: TrainState
     step: int = 0
     report: Report | None = None  # of the last dispatch; still on the device
-    stopping: bool = False  # set it to end the run after this dispatch, with a checkpoint
+    figures: dict[str, float] = field(default_factory=dict)  # of the last evaluation, with its "step"
+    stop_asked: bool = False  # see `stop`
+    stopping: bool = False  # this dispatch is the last one, for all processes of the run
+
+    def stop(self) -> None:
+        """Asks for an early end: the run saves a checkpoint after the next dispatch (or the one after it) and ends."""
+        self.stop_asked = True
 
     @property
     def finished(self) -> bool:
@@ -75,21 +81,26 @@ def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence
         FloatingPointError: when the loss stops being finite and config.train.on_nonfinite is "stop".
     """
     workdir = Path(workdir).absolute()
-    with folder_lock(workdir) if distributed.is_main_process() else nullcontext():
+    with ExitStack() as held:
+        distributed.on_main(lambda: held.enter_context(folder_lock(workdir)))
+        held.enter_context(distributed.clear_message_when_another_process_ends())
         run = start(config, workdir, dataset)
         program = distributed.compile_step(
             partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name), run.layout, run.shardings
         )
         resident = resident_arrays(run)
-        with stop_signals(run):
-            notify(callbacks, "on_train_start", run)
-            for feed in setup.feed(config, dataset, run.step):
+        vote = distributed.Vote(run.layout)
+        held.enter_context(stop_signals(run))
+        notify(callbacks, "on_train_start", run)
+        for feed in setup.feed(config, dataset, run.step):
+            with jax.transfer_guard("disallow"):  # only what is meant to moves between host and devices
                 run.state, run.report = program(run.state, resident, distributed.place_feed(run.layout, feed))
-                run.step += config.train.steps_per_dispatch
-                notify(callbacks, "on_step_end", run)
-                if run.stopping:
-                    break
-            notify(callbacks, "on_train_end", run)
+            run.step += config.train.steps_per_dispatch
+            run.stopping = vote(run.stop_asked)
+            notify(callbacks, "on_step_end", run)
+            if run.stopping:
+                break
+        notify(callbacks, "on_train_end", run)
         run.store.close()
     return run
 
@@ -101,7 +112,7 @@ def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
     model = setup.make_model(config, dataset.image_shape, dataset.num_classes)
     recipe = setup.make_recipe(config, model)
     facts = setup.make_facts(config, dataset)
-    claim(workdir, facts)
+    distributed.on_main(lambda: claim(workdir, facts))
 
     def init() -> TrainState:
         height, width, channels = dataset.image_shape
@@ -113,8 +124,9 @@ def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
     shardings = distributed.state_shardings(layout, abstract)
     logging.info("%s\n%s", config.model["name"], parameter_table(abstract.params))
 
+    keep = config.checkpoint
     store = Store(
-        workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
+        workdir / "checkpoints", keep_last=keep.keep_last, keep_every=keep.keep_every, keep_best=keep.keep_best
     )
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     restored = store.restore(ema=placed.ema, train=placed.replace(ema={}))
@@ -128,7 +140,7 @@ def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
 
 
 def claim(workdir: Path, facts: dict[str, Any]) -> None:
-    """Makes `workdir` this run's, or checks that it already is.
+    """Makes `workdir` this run's, or checks that it already is. Before the first checkpoint any config may follow.
 
     Raises:
         ValueError: when the folder holds something else, or a run with another config; names the differences.
@@ -136,7 +148,7 @@ def claim(workdir: Path, facts: dict[str, Any]) -> None:
     if not (workdir / FACTS).exists():
         if strangers := sorted(p.name for p in workdir.iterdir() if not p.name.startswith(".")):
             raise ValueError(f"{workdir} holds no fmd run but has {strangers[0]!r} in it; choose another --workdir")
-    else:
+    elif any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*")):
         before = read_facts(workdir)
         changed = [
             f"{key}: {old!r} -> {new!r}"
@@ -151,8 +163,7 @@ def claim(workdir: Path, facts: dict[str, Any]) -> None:
                 f"{workdir} holds a run with another config ({'; '.join(changed)}); "
                 f"restore these values to go on with it, or choose another --workdir"
             )
-    if distributed.is_main_process():
-        write_facts(workdir, facts)
+    write_facts(workdir, facts)
 
 
 def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -184,14 +195,14 @@ def notify(callbacks: Sequence[Callback], hook: str, run: Run) -> None:
 
 @contextmanager
 def stop_signals(run: Run) -> Iterator[None]:
-    """SIGTERM and the first SIGINT end the run after the current dispatch, with a checkpoint; a second SIGINT kills."""
+    """SIGTERM and the first SIGINT make the run save and end; a second SIGINT ends it at once."""
     if threading.current_thread() is not threading.main_thread():  # signals can only be handled there
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
-        run.stopping = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run.stop()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

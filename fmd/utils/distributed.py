@@ -9,8 +9,9 @@ are placed:
   optimiser moments) over `fsdp`.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from fmd.utils.compile import compiler_options
 
 MODES = ("auto", "jit", "pmap", "mesh")
 BATCH_AXES = ("data", "fsdp")
+MESSAGE_BYTES = 1000
 SMALLEST_SHARDED = 2**14  # elements; splitting smaller leaves costs more in latency than it saves in memory
 
 
@@ -47,6 +49,70 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
 def is_main_process() -> bool:
     """True on the one process that logs and writes pictures."""
     return jax.process_index() == 0
+
+
+def share(text: str) -> str:
+    """What the main process says, on every process; cut after MESSAGE_BYTES. A barrier, too."""
+    if jax.process_count() == 1:
+        return text
+    from jax.experimental import multihost_utils
+
+    encoded = text.encode()[:MESSAGE_BYTES]
+    padded = np.frombuffer(encoded.ljust(MESSAGE_BYTES, b"\0"), np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).rstrip(b"\0").decode(errors="ignore")
+
+
+def on_main(action: Callable[[], Any]) -> None:
+    """Runs `action` on the main process while the others wait; what it raises, every process raises.
+
+    Raises:
+        ValueError, OSError: the one that `action` raised, or on the other processes a ValueError with its text.
+    """
+    failure = None
+    if is_main_process():
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            failure = error
+    message = share("" if failure is None else str(failure) or type(failure).__name__)
+    if failure is not None:
+        raise failure
+    if message:
+        raise ValueError(message)
+
+
+@contextlib.contextmanager
+def clear_message_when_another_process_ends() -> Iterator[None]:
+    """Turns the collective that fails when a process of the run is gone into a RuntimeError of one line."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise RuntimeError(
+            f"another process of this run has ended, or this one lost it ({str(error).splitlines()[0][:200]}); "
+            f"start all {jax.process_count()} again with the same command to go on from the last checkpoint"
+        ) from error
+
+
+class Vote:
+    """Whether any process has said yes, the same answer on all of them.
+
+    Several processes answer one call late, so that nobody waits for the devices: each call starts a small reduction
+    and reads the one before.
+    """
+
+    def __init__(self, layout: "Layout") -> None:
+        self._sharding = layout.batch_sharding(0)
+        self._any = jax.jit(jax.numpy.max, out_shardings=layout.replicated)
+        self._last: jax.Array | None = None
+
+    def __call__(self, mine: bool) -> bool:
+        if jax.process_count() == 1:
+            return mine
+        ballot = np.full(jax.local_device_count(), mine, np.int32)
+        before, self._last = self._last, self._any(jax.make_array_from_process_local_data(self._sharding, ballot))
+        return before is not None and bool(jax.device_get(before))
 
 
 @dataclass(frozen=True)
@@ -89,6 +155,8 @@ def make_layout(mode: str = "auto", *, fsdp: int = 1, devices: Sequence[jax.Devi
         raise ValueError(f"parallel.mode = {mode!r}; choose one of {', '.join(MODES)}")
     if mode == "auto":
         mode = "mesh" if len(devices) > 1 else "jit"
+    if mode != "mesh" and jax.process_count() > 1:
+        raise ValueError(f"parallel.mode = {mode!r} is for one process, there are {jax.process_count()}; use mesh")
     if mode == "jit":
         devices = devices[:1]
     if fsdp < 1 or len(devices) % fsdp or (mode != "mesh" and fsdp != 1):
@@ -120,7 +188,7 @@ def compile_step(step: Callable, layout: Layout, shardings: Any) -> Callable:
     `resident` is replicated; the leaves of `feed` are [steps, batch, ...] as `place_feed` leaves them.
     """
     if layout.mode == "pmap":
-        devices = None if jax.process_count() > 1 else list(layout.mesh.devices.flat)
+        devices = list(layout.mesh.devices.flat)
         return jax.pmap(
             step, axis_name="data", in_axes=(None, None, 1), out_axes=(None, None), donate_argnums=0, devices=devices
         )
@@ -137,8 +205,7 @@ def place_feed(layout: Layout, feed: Any) -> Any:
     """Puts host arrays [steps, this process's part of the batch, ...] on the devices, split along the batch."""
     if layout.mode == "pmap":
         # [steps, batch] -> [steps, devices, batch per device]; pmap maps over axis 1.
-        local = jax.local_device_count() if jax.process_count() > 1 else layout.mesh.size
-        return jax.tree.map(lambda x: x.reshape(len(x), local, -1, *x.shape[2:]), feed)
+        feed = jax.tree.map(lambda x: x.reshape(len(x), layout.mesh.size, -1, *x.shape[2:]), feed)
     sharding = layout.batch_sharding(1)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), feed)
 
