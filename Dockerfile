@@ -9,6 +9,7 @@ FROM python:3.12-slim
 WORKDIR /opt/fmd
 COPY pyproject.toml README.md LICENSE ./
 COPY fmd ./fmd
+# hadolint ignore=DL3013  # the versions are pinned by the bounds in pyproject.toml
 RUN pip install --no-cache-dir '.[cuda12]'
 
 WORKDIR /workspace

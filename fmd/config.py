@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 
 def _need(condition: bool, key: str, value: Any, allowed: str) -> None:
     if not condition:
@@ -127,8 +129,10 @@ class Checkpoint:
     every: int = 1000
     keep_last: int = 2
     keep_every: int | None = None  # also keep each step that this divides
+    keep_best: int = 0  # also keep so many of the steps with the lowest validation loss
 
     def __post_init__(self) -> None:
+        _need(self.keep_best >= 0, "checkpoint.keep_best", self.keep_best, "0 or more")
         _need(self.every >= 1, "checkpoint.every", self.every, "1 or more")
         _need(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more")
         _need(self.keep_every is None or self.keep_every >= 1, "checkpoint.keep_every", self.keep_every, "1 or more")
@@ -186,18 +190,13 @@ class Config:
             _need(value % stride == 0, key, value, f"a multiple of config.train.steps_per_dispatch = {stride}")
 
 
-def resolve(config: Mapping[str, Any]) -> Config:
+def resolve(config: Mapping[str, Any] | ConfigDict) -> Config:
     """Lays a config over the defaults.
 
     Raises:
         ValueError: one line for an unknown key (with the nearest valid one), a wrong type, or a value out of range.
     """
-    return _build(Config, _plain(config), "")
-
-
-def as_dict(config: Config) -> dict[str, Any]:
-    """The config as plain JSON values, every key included."""
-    return _plain(dataclasses.asdict(config))
+    return _build(Config, plain(config), "")
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -217,7 +216,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} has no get_config(); it must return an ml_collections.ConfigDict")
-    return _plain(module.get_config())
+    return plain(module.get_config())
 
 
 def apply_on_cpu(config: dict[str, Any]) -> dict[str, Any]:
@@ -231,16 +230,20 @@ def apply_on_cpu(config: dict[str, Any]) -> dict[str, Any]:
 def override(config: dict[str, Any], assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Applies ("a.b", "value") pairs from the command line; a value that is no Python literal is a string."""
     for key, text in assignments:
-        try:
-            value = {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else None
-            value = ast.literal_eval(text) if value is None else value
-        except (ValueError, SyntaxError):
-            value = text
-        nested: Any = value
+        nested: Any = _literal(text)
         for name in reversed(key.split(".")):
             nested = {name: nested}
         config = _merge(config, nested)
     return config
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,14 +257,14 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """ConfigDicts and tuples as plain dictionaries and lists, which is also what JSON gives back."""
-    if hasattr(value, "to_dict"):
+    if isinstance(value, ConfigDict):
         value = value.to_dict()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -273,10 +276,10 @@ def _build(kind: type, values: Any, where: str) -> Any:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
             raise ValueError(f"config.{where}{key} is not a key; the nearest valid one is config.{where}{near}")
-    return kind(**{key: _convert(value, hints[key], f"{where}{key}") for key, value in values.items()})
+    return kind(**{key: convert(value, hints[key], f"{where}{key}") for key, value in values.items()})
 
 
-def _convert(value: Any, hint: Any, key: str) -> Any:
+def convert(value: Any, hint: Any, key: str) -> Any:
     """Checks `value` against a type annotation; an int is welcome where a float is meant."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
@@ -284,11 +287,11 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             return _build(typing.cast(type, option), value, f"{key}.")
         if typing.get_origin(option) is tuple and isinstance(value, list):
             item = typing.get_args(option)[0]
-            return tuple(_convert(v, item, key) for v in value)
+            return tuple(convert(v, item, key) for v in value)
         if option is float and type(value) in (int, float) and math.isfinite(value):
             return float(value)
         if isinstance(option, type) and type(value) is option and option is not float:
-            if option is dict and key not in ("on_cpu", "data.params"):
+            if isinstance(value, dict) and key not in ("on_cpu", "data.params"):
                 _need(isinstance(value.get("name"), str), key, value, "a block with a name, {'name': ...}")
             return value
     raise ValueError(f"config.{key} = {value!r}; it must be {_describe(options)}")

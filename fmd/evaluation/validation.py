@@ -13,7 +13,7 @@ import numpy as np
 
 from fmd.data import Split, batch_indices
 from fmd.math import odes, paths, schedules
-from fmd.utils.compile import compiler_options
+from fmd.utils.compile import cpu_compiler_options
 from fmd.utils.distributed import Layout, split_batch
 from fmd.utils.pixels import to_unit
 from fmd.utils.seed import example_normal, stream
@@ -50,7 +50,7 @@ def make_validation(
         error = velocity(t, paths.interpolate(schedule, x0, x1, t), labels) - paths.velocity(schedule, x0, x1, t)
         return jnp.mean(error**2, axis=(1, 2, 3))
 
-    program = jax.jit(losses, out_shardings=layout.replicated, compiler_options=compiler_options())
+    program = jax.jit(losses, out_shardings=layout.replicated, compiler_options=cpu_compiler_options())
     batch = -(-min(batch_size, count) // layout.mesh.size) * layout.mesh.size
 
     def evaluate(params: Any) -> dict[str, float]:

@@ -18,9 +18,9 @@ import numpy as np
 from fmd.checkpoints.store import load_weights
 from fmd.math import guidance, odes, schedules
 from fmd.math.simulators import solve_ode
-from fmd.math.solvers import ADAPTIVE
+from fmd.math.solvers import ADAPTIVE, check_name
 from fmd.models.registry import build_model
-from fmd.utils.compile import compiler_options
+from fmd.utils.compile import cpu_compiler_options
 from fmd.utils.distributed import Layout, make_layout, replicate, split_batch
 from fmd.utils.pixels import to_uint8
 from fmd.utils.seed import example_normal
@@ -56,6 +56,7 @@ class Sampler:
         self._config = facts["config"]
         self._schedule = schedules.get(**self._config["path"]["schedule"])
         self._programs: dict[Any, Callable[..., Any]] = {}
+        self._settings(None, None, None, None)  # so that a wrong default is refused now, not after the training
 
     @classmethod
     def from_facts(
@@ -105,14 +106,7 @@ class Sampler:
                 without label dropout, or an unknown solver or rule.
         """
         labels = self._check_labels(labels)
-        defaults = self._config["sample"]
-        rule = {**(defaults["guidance"] if rule is None else rule)}
-        if weight is not None:
-            rule["weight"] = float(weight)
-        self._check_guidance(rule)
-        rule["weight"] = float(rule.get("weight", 1.0))
-        solver = solver or defaults["solver"]
-        steps = defaults["steps"] if steps is None else steps
+        rule, solver, steps = self._settings(rule, weight, solver, steps)
         params = self.params if params is None else params
 
         batch = _round_up(min(batch_size, len(labels)), self.layout.mesh.size)
@@ -121,8 +115,7 @@ class Sampler:
         for first in range(0, len(labels), batch):
             index = np.arange(first, first + batch, dtype=np.int32)
             part = labels[np.minimum(index, len(labels) - 1)]  # the last part is filled up with copies
-            index, part = split_batch(self.layout, index, part)
-            finished.append(program(params, key, index, part, np.float32(rule["weight"])))
+            finished.append(program(params, key, *split_batch(self.layout, index, part), np.float32(rule["weight"])))
         columns = zip(*finished, strict=True)
         return Samples(*(np.concatenate([np.asarray(part) for part in column])[: len(labels)] for column in columns))
 
@@ -130,14 +123,13 @@ class Sampler:
         """The compiled sampler for these settings; weights other than exactly 1 and 0 share one."""
         weight = rule["weight"]
         static_weight = weight if weight in (0.0, 1.0) else None
-        shape = {key: value for key, value in rule.items() if key != "weight"}
-        name = (repr(sorted(shape.items())), static_weight, solver, steps, rtol, atol)
+        name = (repr(sorted({**rule, "weight": static_weight}.items())), solver, steps, rtol, atol)
         if name in self._programs:
             return self._programs[name]
-        combine_with = _rule_builder(shape, self._schedule)
-        combine_with(weight)  # so that a wrong parameter is reported here, not from inside the trace
+        combine_with = _rule_builder(rule, self._schedule)
         ends = END_EPSILON if self._schedule.singular_times else 0.0
-        tolerances = {} if rtol is None and atol is None else {"rtol": rtol, "atol": atol}
+        options: dict[str, Any] = {"solver": solver, "steps": steps, "rtol": rtol, "atol": atol}
+        options |= {"jump_ts": combine_with(weight).jump_times} if solver in ADAPTIVE else {}
 
         def run(params: Any, key: jax.Array, index: jax.Array, labels: jax.Array, traced: jax.Array) -> Any:
             def predict(x: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
@@ -147,13 +139,10 @@ class Sampler:
             combine = combine_with(traced if static_weight is None else static_weight)
             field = guidance.guided_field(lambda x, t, y: velocity(t, x, y), self.num_classes, combine)
             x0 = example_normal(key, index, self.image_shape) * self._schedule.prior_std
-            jumps = {"jump_ts": combine.jump_times} if solver in ADAPTIVE and combine.jump_times else {}
-            solution = solve_ode(
-                field, x0, solver=solver, steps=steps, args=labels, end_epsilon=ends, **tolerances, **jumps
-            )
+            solution = solve_ode(field, x0, args=labels, end_epsilon=ends, **options)
             return to_uint8(solution.x), solution.evaluations * combine.evaluations, solution.success
 
-        compiled = jax.jit(run, out_shardings=self.layout.replicated, compiler_options=compiler_options())
+        compiled = jax.jit(run, out_shardings=self.layout.replicated, compiler_options=cpu_compiler_options())
         self._programs[name] = compiled
         return compiled
 
@@ -168,16 +157,26 @@ class Sampler:
             )
         return array.astype(np.int32)
 
-    def _check_guidance(self, rule: Mapping[str, Any]) -> None:
-        weight = rule.get("weight", 1.0)
-        if not np.isfinite(weight):
-            raise ValueError(f"guidance weight {weight} is not finite; 1 is conditional, 0 unconditional, 2 to 4 usual")
-        dropout = self._config["train"]["label_dropout"]
-        if weight != 1.0 and (dropout == 0 or self.num_classes == 0):
+    def _settings(
+        self, rule: Mapping[str, Any] | None, weight: float | None, solver: str | None, steps: int | None
+    ) -> tuple[dict[str, Any], str, int]:
+        """The rule with its weight, the solver and its steps: the given ones, else the config's; checked."""
+        defaults = self._config["sample"]
+        rule = dict(defaults["guidance"] if rule is None else rule)
+        rule["weight"] = float(rule.get("weight", 1.0) if weight is None else weight)
+        solver = solver or defaults["solver"]
+        steps = defaults["steps"] if steps is None else steps
+        _rule_builder(rule, self._schedule)(rule["weight"])
+        check_name(solver)
+        if steps < 1:
+            raise ValueError(f"steps = {steps}; a solver takes 1 or more")
+        dropout, asked = self._config["train"]["label_dropout"], rule["weight"]
+        if asked != 1.0 and (dropout == 0 or self.num_classes == 0):
             raise ValueError(
-                f"guidance weight {weight} needs a model trained with labels and config.train.label_dropout > 0 "
+                f"guidance weight {asked} needs a model trained with labels and train.label_dropout > 0 "
                 f"(this one: {self.num_classes} classes, dropout {dropout}); use weight 1"
             )
+        return rule, solver, steps
 
 
 def load(path: str | Path, *, which: str | None = None, layout: Layout | None = None) -> Sampler:
@@ -197,7 +196,7 @@ def load(path: str | Path, *, which: str | None = None, layout: Layout | None = 
 
 def _rule_builder(rule: Mapping[str, Any], schedule: schedules.Schedule) -> Callable[[Any], guidance.Guidance]:
     """A function from a weight, which may be traced, to the guidance rule; rules that need the schedule get it."""
-    params = {key: value for key, value in rule.items() if key != "name"}
+    params = {key: value for key, value in rule.items() if key not in ("name", "weight")}
     takes = inspect.signature(guidance.RULES[rule["name"]]).parameters if rule["name"] in guidance.RULES else {}
     if "schedule" in takes:
         params["schedule"] = schedule

@@ -33,7 +33,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs in a per-user folder, so that the second start is quick. Respects JAX's own setting."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "fmd" / "xla"))
 

@@ -1,0 +1,253 @@
+"""The command line as a user meets it: good commands work, bad ones end with code 2 and one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from fmd import main
+from fmd.checkpoints.store import write_facts
+
+ROOT = Path(__file__).parents[1]
+DIGITS = f"--config={ROOT}/configs/digits.py"
+TINY = [
+    DIGITS,
+    "--config.train.num_steps=4",
+    "--config.train.batch_size=8",
+    "--config.log.every=2",
+    "--config.log.eval_every=2",
+    "--config.log.eval_examples=8",
+    "--config.log.samples_every=0",
+    "--config.log.samples_per_class=1",
+    "--config.checkpoint.every=2",
+    "--config.optimizer.warmup_steps=1",
+    "--config.model.base_channels=8",
+    "--config.model.channel_multipliers=(1,)",
+    "--config.sample.steps=1",
+]
+
+
+@pytest.fixture
+def fmd(monkeypatch, capfd, tmp_path):
+    """Runs the command line in this process, in an empty folder; returns (exit code, what it said on stderr)."""
+    monkeypatch.setenv("FMD_HUGE_PAGES", "0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments):
+        flags.FLAGS.unparse_flags()
+        for name in main.FLAGS.flags_by_module_dict()["fmd.main"]:
+            name.unparse()
+        monkeypatch.setattr(sys, "argv", ["fmd", *arguments])
+        capfd.readouterr()
+        code = 0
+        try:
+            main.run()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, capfd.readouterr().err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The workdir of a tiny finished run."""
+    workdir = tmp_path_factory.mktemp("main") / "run"
+    subprocess.run([sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"], check=True, capture_output=True)
+    return workdir
+
+
+def test_a_run_is_sampled_evaluated_and_exported(fmd, trained):
+    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["2", "4"]
+    assert (trained / "samples" / "step_00000004.png").exists()
+    assert fmd("--mode=eval", f"--checkpoint={trained}")[0] == 0
+    assert (trained / "eval.json").exists()
+    assert fmd("--mode=export", f"--checkpoint={trained}", "--out=model")[0] == 0
+    sample = ("--mode=sample", "--n_samples=12", "--steps=2", "--seed=5")
+    for source, name in [(trained, "run"), (trained / "checkpoints" / "4", "step"), ("model", "export")]:
+        assert fmd(*sample, f"--checkpoint={source}", f"--outfile={name}.npz")[0] == 0
+    drawn = {name: np.load(f"{name}.npz") for name in ("run", "step", "export")}
+    assert drawn["run"]["images"].dtype == np.uint8
+    assert drawn["run"]["images"].shape == (12, 8, 8, 1)
+    np.testing.assert_array_equal(drawn["run"]["labels"], np.arange(12, dtype=np.int32) % 10)
+    for other in ("step", "export"):
+        np.testing.assert_array_equal(drawn["run"]["images"], drawn[other]["images"])
+
+
+def test_labels_of_a_sample(fmd, trained):
+    for text, expected in [("7", [7, 7, 7]), ("1,2", [1, 2, 1]), ("null", [10, 10, 10])]:
+        code, _ = fmd("--mode=sample", f"--checkpoint={trained}", "--n_samples=3", "--steps=1", f"--label={text}",
+                      "--overwrite", "--outfile=x.npz")  # fmt: skip
+        assert code == 0
+        np.testing.assert_array_equal(np.load("x.npz")["labels"], expected)
+
+
+def test_a_picture_is_not_overwritten_unless_asked(fmd, trained):
+    command = ("--mode=sample", f"--checkpoint={trained}", "--n_samples=4", "--steps=1", "--outfile=x.png")
+    assert fmd(*command)[0] == 0
+    assert fmd(*command) == (2, "fmd: x.png exists; choose another --outfile, or replace it with --overwrite\n")
+    assert fmd(*command, "--overwrite")[0] == 0
+
+
+BAD_CONFIG = [
+    "trian.num_steps=3",
+    "train.num_stepz=3",
+    "train=3",
+    "train.num_steps=0",
+    "train.num_steps=-1",
+    "train.num_steps=1.5",
+    "train.num_steps=many",
+    "train.num_steps=None",
+    "train.batch_size=0",
+    "train.batch_size=True",
+    "train.label_dropout=1.5",
+    "train.label_dropout=-0.1",
+    "train.label_dropout=nan",
+    "train.loss=hubert",
+    "train.weighting=snr",
+    "train.steps_per_dispatch=3",
+    "train.grad_accumulation=3",
+    "train.on_nonfinite=ignore",
+    "optimizer.learning_rate=0",
+    "optimizer.learning_rate=-1e-3",
+    "optimizer.learning_rate=inf",
+    "optimizer.learning_rate='1e-3'",
+    "optimizer.warmup_steps=4",
+    "optimizer.name=adan",
+    "optimizer.decay=step",
+    "optimizer.clip_norm=0",
+    "optimizer.b1=1",
+    "ema.decays=()",
+    "ema.decays=(1.0,)",
+    "ema.decays=0.9",
+    "ema.power_stds=(0.4,)",
+    "path.schedule.name=liner",
+    "path.schedule.sigma_min=2",
+    "path.schedule.sigmamin=0.1",
+    "path.schedule=linear",
+    "path.prediction=score",
+    "path.times.name=beta",
+    "path.times.std=-1",
+    "path.coupling.name=optimal",
+    "model.name=unot",
+    "model.base_chanels=8",
+    "model.base_channels=0",
+    "model.base_channels=wide",
+    "model.channel_multipliers=(1,2,4,8,16)",
+    "model.dropout=1.0",
+    "model.dtype=float8",
+    "data.source=mnits",
+    'data.params={"path":"x"}',
+    "data.shift=-1",
+    "data.flip=1",
+    "sample.steps=0",
+    "sample.solver=huen",
+    "sample.guidance.name=cgf",
+    "sample.guidance.weight=nan",
+    "sample.guidance.interval=(0.8,0.2)",
+    "checkpoint.every=0",
+    "checkpoint.keep_last=0",
+    "log.every=0",
+    "log.callbacks=('nowhere',)",
+    "log.callbacks=('nowhere:Thing',)",
+    "parallel.mode=tpu",
+    "parallel.fsdp=3",
+    "imports=('no_such_module',)",
+    "seed=-1",
+    "on_cpu=3",
+]
+
+
+@pytest.mark.parametrize("override", BAD_CONFIG)
+def test_a_wrong_config_is_one_line(fmd, override):
+    code, said = fmd(*TINY, f"--config.{override}", "--workdir=run")
+    lines = [line for line in said.splitlines() if line.startswith("fmd: ")]
+    assert code == 2, said
+    assert len(lines) == 1, said
+    assert "Traceback" not in said
+    assert not list(Path("run").glob("checkpoints/[0-9]*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "needs a config file"),
+        (("--config=nowhere.py",), "no config file"),
+        (("--mode=smaple",), "mode"),
+        (("--mod=sample",), "mod"),
+        (("surplus", DIGITS), "unexpected argument 'surplus'"),
+        (("--mode=sample",), "needs --checkpoint"),
+        (("--mode=sample", "--checkpoint=nowhere"), "no checkpoint at"),
+        (("--mode=export", "--checkpoint=nowhere"), "needs --out"),
+        (("--mode=eval", "--checkpoint=."), "config.json"),
+        (("--mode=sample", "--checkpoint={run}", "--label=11"), "labels run from 11 to 11"),
+        (("--mode=sample", "--checkpoint={run}", "--label=seven"), "--label=seven"),
+        (("--mode=sample", "--checkpoint={run}", "--solver=huen"), "huen"),
+        (("--mode=sample", "--checkpoint={run}", "--steps=0"), "steps"),
+        (("--mode=sample", "--checkpoint={run}", "--weight=nan"), "nan"),
+        (("--mode=sample", "--checkpoint={run}", "--n_samples=0"), "n_samples"),
+        (("--mode=sample", "--checkpoint={run}", "--outfile=x.jpg"), ".png or .npz"),
+        (("--mode=sample", "--checkpoint={run}", "--average=decay7"), "decay7"),
+        (("--mode=sample", "--checkpoint={run}", "--config.seed=1"), "only goes with --mode=train"),
+        ((*TINY, "--workdir={run}", "--config.seed=1"), "seed: 0 -> 1"),
+        ((DIGITS, "--workdir=/proc/fmd"), "/proc/fmd"),
+    ],
+)
+def test_a_wrong_command_is_one_line(fmd, trained, arguments, expected):
+    code, said = fmd(*(argument.format(run=trained) for argument in arguments))
+    line = said.splitlines()[-1]
+    assert code == 2, said
+    assert line.startswith("fmd: "), said
+    assert expected in line, said
+
+
+def test_guidance_needs_label_dropout(fmd, tmp_path):
+    run = tmp_path / "run"
+    assert (
+        fmd(*TINY, "--config.train.label_dropout=0.0", "--config.sample.guidance.weight=1.0", f"--workdir={run}")[0]
+        == 0
+    )
+    code, said = fmd("--mode=sample", f"--checkpoint={run}", "--weight=2")
+    assert code == 2
+    assert "label_dropout > 0" in said
+
+
+def test_an_occupied_or_foreign_workdir_is_refused(fmd, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    code, said = fmd(*TINY, "--workdir=mine")
+    assert code == 2
+    assert "'thesis.tex'" in said
+    assert [p.name for p in (tmp_path / "mine").iterdir() if not p.name.startswith(".")] == ["thesis.tex"]
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(fmd, tmp_path):
+    write_facts(tmp_path / "model", {"config": {}})
+    text = (tmp_path / "model" / "config.json").read_text().replace('"format": 1', '"format": 99')
+    (tmp_path / "model" / "config.json").write_text(text)
+    code, said = fmd("--mode=sample", "--checkpoint=model")
+    assert code == 2
+    assert "format 99" in said
+
+
+def test_the_traceback_is_there_for_who_asks(fmd):
+    with pytest.raises(ValueError, match="no checkpoint"):
+        fmd("--mode=sample", "--checkpoint=nowhere", "--traceback")
+
+
+def test_importing_is_light():
+    heavy = ["tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "grain", "PIL"]
+    code = f"""
+import importlib, pkgutil, sys, fmd
+for module in pkgutil.walk_packages(fmd.__path__, "fmd."):
+    importlib.import_module(module.name)
+import jax
+assert not jax._src.xla_bridge.backends_are_initialized(), "a backend was started"
+loaded = [name for name in {heavy} if name in sys.modules]
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
