@@ -187,4 +187,4 @@ def _each(function: Callable[[Path], T], files: list[Path], what: str) -> list[T
             return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(attempt, files), total=len(files), desc=what, unit="file", leave=False))
+        return list(tqdm(pool.map(attempt, files), total=len(files), desc=what, unit="file", leave=False, disable=None))

@@ -132,8 +132,8 @@ def _ways(published: _Published) -> Iterator[tuple[str, Callable[[], Files], boo
     for place in (str(cache_dir() / published.name), *published.places):
         folder = Path(place).expanduser()
         yield str(folder), partial(_read_folder, folder), True
-    if tfds.is_prepared_here(published.name):
-        yield f"the prepared TFDS set {published.name}", partial(_read_tfds, published.name), False
+    for name in tfds.prepared_here(published.name):
+        yield f"the prepared TFDS set {name}", partial(_read_tfds, name), False
     for mirror in published.mirrors:
         yield mirror, partial(_read_mirror, mirror), False
     if published is _MNIST:

@@ -85,10 +85,10 @@ def random_access(name: str, split: str = "train", data_dir: str | None = None) 
     return builder.as_data_source(split)
 
 
-def is_prepared_here(name: str) -> bool:
-    """Whether a version of the set lies in TFDS's usual folder, found without loading TFDS."""
+def prepared_here(name: str) -> list[str]:
+    """`name:version` of each version of the set in TFDS's usual folder, the latest first; TFDS is not loaded."""
     folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    return any(folder.glob(f"{name}/*/dataset_info.json"))
+    return sorted((f"{name}:{info.parent.name}" for info in folder.glob(f"{name}/*/dataset_info.json")), reverse=True)
 
 
 def published_order(split: str, size: int) -> np.ndarray:
@@ -154,7 +154,7 @@ def _keys(builder: Any) -> tuple[str, str | None]:
     if len(image_keys) != 1 or len(label_keys) > 1:
         raise ValueError(
             f"TFDS set {builder.info.name} is not for image classification: one image and at most one class label are "
-            f"needed, its features are {', '.join(found)}"
+            f"needed, its features are {', '.join(sorted(found))}"
         )
     return image_keys[0], label_keys[0] if label_keys else None
 
@@ -175,9 +175,8 @@ def _read_split(builder: Any, split: str, image_key: str, label_key: str | None,
 
         total = builder.info.splits[split].num_examples
         pixels, labels = [], []
-        for example in tqdm(
-            _examples(builder, split), total=total, desc=f"decoding {split}", unit="image", leave=False
-        ):
+        bar = {"total": total, "desc": f"decoding {split}", "unit": "image", "leave": False, "disable": None}
+        for example in tqdm(_examples(builder, split), **bar):
             image = example[image_key]
             pixels.append(image if size is None else images.fit_array(image, size))
             labels.append(example[label_key] if label_key else 0)
@@ -194,7 +193,10 @@ def _read_split(builder: Any, split: str, image_key: str, label_key: str | None,
 
 def _examples(builder: Any, split: str) -> Iterable[dict]:
     if _has_random_access(builder):
-        return builder.as_data_source(split)
+        source = builder.as_data_source(split)
+        # Reading many at a time is twice as fast: neighbours share a compressed block.
+        blocks = (range(first, min(first + 1024, len(source))) for first in range(0, len(source), 1024))
+        return (example for block in blocks for example in source.__getitems__(list(block)))
     if builder.info.file_format.value != "tfrecord":
         raise ValueError(
             f"{builder.data_dir} is in {builder.info.file_format.value} format, which cannot be read here: "

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import hashlib
 import os
+import threading
 import urllib.error
 
 import numpy as np
@@ -165,15 +166,33 @@ def test_the_place_of_the_cache(monkeypatch, tmp_path):
     assert str(cache_dir()) == "/home/someone/Library/Caches/fmd/data"
 
 
+def test_several_writers_at_once_leave_one_whole_file(tmp_path):
+    path, contents = tmp_path / "file", [bytes([k]) * 200_000 for k in range(4)]
+    seen = set()
+
+    def write(data):
+        for _ in range(20):
+            write_atomically(path, lambda file: file.write(data))
+            seen.add(path.read_bytes())
+
+    threads = [threading.Thread(target=write, args=(data,)) for data in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen <= set(contents)
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_a_broken_write_leaves_the_old_file(monkeypatch, tmp_path):
     path = tmp_path / "a" / "file"
-    write_atomically(path, b"old")
+    write_atomically(path, lambda file: file.write(b"old"))
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
+        write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == ["file"]

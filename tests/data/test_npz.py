@@ -1,0 +1,69 @@
+"""NumPy archives: with and without labels, one file or two, and foreign ones."""
+
+import numpy as np
+import pytest
+
+from fmd.data import load
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 5, 3), dtype=np.uint8)
+LABELS = np.arange(10) % 2
+
+
+def write(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_labelled(tmp_path):
+    dataset = load("npz", path=write(tmp_path / "set.npz", images=IMAGES, labels=LABELS), test_fraction=0.2)
+    assert (dataset.name, dataset.num_classes, dataset.image_shape) == ("set", 2, (4, 5, 3))
+    np.testing.assert_array_equal(np.bincount(dataset.test.labels), [1, 1])
+    together = np.concatenate([dataset.train.images, dataset.test.images])
+    assert sorted(image.tobytes() for image in together) == sorted(image.tobytes() for image in IMAGES)
+
+
+def test_unlabelled_and_without_a_channel_axis(tmp_path):
+    dataset = load("npz", path=write(tmp_path / "set.npz", images=IMAGES[..., 0]))
+    assert (dataset.num_classes, dataset.image_shape, len(dataset.test)) == (0, (4, 5, 1), 1)
+
+
+def test_a_test_file_of_its_own(tmp_path):
+    train = write(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+    test = write(tmp_path / "b.npz", images=IMAGES[:3], labels=LABELS[:3].astype(np.uint8))
+    dataset = load("npz", path=train, test_path=test, num_classes=5)
+    assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (10, 3, 5)
+    np.testing.assert_array_equal(dataset.train.images, IMAGES)
+    with pytest.raises(ValueError, match="only one has labels"):
+        load("npz", path=train, test_path=write(tmp_path / "c.npz", images=IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"pictures": IMAGES}, "no array 'images', only: pictures"),
+        ({"images": IMAGES / 255}, "must be uint8 .* got float64"),
+        ({"images": IMAGES[0, 0]}, "must be uint8"),
+        ({"images": IMAGES[:0]}, "must be uint8"),
+        ({"images": IMAGES, "labels": LABELS[:9]}, r"labels must be integers \[10\]"),
+        ({"images": IMAGES, "labels": LABELS * 1.0}, "labels must be integers"),
+        ({"images": IMAGES, "labels": LABELS - 1}, "count from 0, got -1 to 0"),
+        ({"images": np.array([None])}, "not an .npz archive of plain arrays"),
+    ],
+)
+def test_foreign_archives_are_refused(tmp_path, arrays, words):
+    with pytest.raises(ValueError, match=words) as error:
+        load("npz", path=write(tmp_path / "set.npz", **arrays))
+    assert "\n" not in str(error.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load("npz", path=str(tmp_path / "nothing.npz"))
+    np.save(tmp_path / "a.npy", IMAGES)
+    (tmp_path / "b.npz").write_bytes(b"text")
+    whole = write(tmp_path / "c.npz", images=IMAGES)
+    data = (tmp_path / "c.npz").read_bytes()
+    (tmp_path / "c.npz").write_bytes(data[: len(data) // 2])
+    for path in (tmp_path / "a.npy", tmp_path / "b.npz", whole):
+        with pytest.raises(ValueError, match=r"not an .npz archive of plain arrays, or is damaged"):
+            load("npz", path=str(path))

@@ -1,0 +1,127 @@
+"""Streaming gives the batches of the in-memory path, resumes exactly, and shares a batch among hosts."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from fmd.data import ImageStream, batch_indices
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, 4, 3, 1), dtype=np.uint8)
+LABELS = (np.arange(23) % 5).astype(np.int32)
+PAIRS = list(zip(IMAGES, LABELS, strict=True))
+
+
+def assert_batch(batch, step, batch_size=6, rows=slice(None)):
+    indices = batch_indices(9, step, batch_size, 23)[rows]
+    np.testing.assert_array_equal(batch[0], IMAGES[indices])
+    np.testing.assert_array_equal(batch[1], LABELS[indices])
+    assert (batch[0].dtype, batch[1].dtype) == (np.uint8, np.int32)
+
+
+class Dictionaries:
+    """A source of dictionaries that can read many at once, as TFDS's data sources can."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, index):
+        raise AssertionError("the batched way must be used")
+
+    def __getitems__(self, indices):
+        self.calls += 1
+        return [{"image": IMAGES[i], "label": LABELS[i], "id": i} for i in indices]
+
+
+@pytest.mark.parametrize("source", [PAIRS, Dictionaries()])
+def test_the_stream_is_the_order_in_memory(source):
+    stream = ImageStream(source, batch_size=6, seed=9, threads=3)
+    for step in range(12):  # three epochs, with batches across their borders
+        assert stream.step == step
+        assert_batch(next(stream), step)
+    stream.close()
+
+
+def test_resuming_in_the_middle_is_exact_whatever_was_read_ahead():
+    stream = ImageStream(PAIRS, batch_size=6, seed=9, threads=4)
+    for _ in range(5):
+        next(stream)
+    state = json.loads(json.dumps(stream.get_state()))
+    assert state["step"] == 5
+    resumed = ImageStream(PAIRS, batch_size=6, seed=9)
+    resumed.set_state(state)
+    for step in range(5, 9):
+        assert_batch(next(resumed), step)
+    stream.set_state({**state, "step": 2})  # and back, on the same stream
+    assert_batch(next(stream), 2)
+    for s in (stream, resumed):
+        s.close()
+
+
+def test_any_step_is_reached_without_reading_what_lies_before():
+    source = Dictionaries()
+    stream = ImageStream(source, batch_size=6, seed=9, step=10**12, threads=1)
+    assert_batch(next(stream), 10**12)
+    stream.close()
+    assert source.calls <= 3
+
+
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_each_host_reads_its_rows_and_states_fit_any_number_of_hosts(hosts):
+    streams = [ImageStream(PAIRS, batch_size=6, seed=9, process_index=k, process_count=hosts) for k in range(hosts)]
+    rows = 6 // hosts
+    for step in range(8):
+        for k, stream in enumerate(streams):
+            assert_batch(next(stream), step, rows=slice(k * rows, (k + 1) * rows))
+    single = ImageStream(PAIRS, batch_size=6, seed=9)
+    single.set_state(streams[0].get_state())
+    assert_batch(next(single), 8)
+    for stream in [*streams, single]:
+        stream.close()
+
+
+def test_batches_are_read_ahead_by_other_threads():
+    ahead, names = threading.Event(), set()
+
+    def decode(pair):
+        names.add(threading.current_thread().name)
+        if pair[1] == LABELS[batch_indices(9, 1, 1, 23)[0]] and np.array_equal(
+            pair[0], PAIRS[batch_indices(9, 1, 1, 23)[0]][0]
+        ):
+            ahead.set()
+        return pair[0], int(pair[1])
+
+    stream = ImageStream(PAIRS, batch_size=1, seed=9, decode=decode, threads=2)
+    next(stream)
+    assert ahead.wait(10)  # step 1 was read although only step 0 was asked for
+    stream.close()
+    assert threading.current_thread().name not in names
+
+
+def test_images_of_any_size_are_fitted():
+    source = [(np.full((4 + k, 6, 3), k, np.uint8), 0) for k in range(5)]
+    images, _ = next(ImageStream(source, batch_size=5, seed=0, image_size=(4, 4)))
+    assert images.shape == (5, 4, 4, 3)
+    assert sorted(images[:, 0, 0, 0]) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match=r"different shapes in one batch .* set image_size"):
+        next(ImageStream(source, batch_size=5, seed=0))
+
+
+def test_what_cannot_be_streamed_is_refused():
+    with pytest.raises(ValueError, match="no examples"):
+        ImageStream([], batch_size=1, seed=0)
+    with pytest.raises(ValueError, match="multiple of the 4 hosts"):
+        ImageStream(PAIRS, batch_size=6, seed=0, process_count=4)
+    with pytest.raises(ValueError, match="process_index"):
+        ImageStream(PAIRS, batch_size=6, seed=0, process_index=2, process_count=2)
+    with pytest.raises(ValueError, match="uint8 images"):
+        next(ImageStream([(np.zeros((2, 2, 1), np.float32), 0)], batch_size=1, seed=0))
+    stream = ImageStream(PAIRS, batch_size=6, seed=9)
+    with pytest.raises(ValueError, match="another stream: seed 8 is not 9"):
+        stream.set_state({**stream.get_state(), "seed": 8})
+    with pytest.raises(ValueError, match="must not be negative"):
+        stream.set_state({**stream.get_state(), "step": -1})

