@@ -168,9 +168,12 @@ def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[
     path = Path(path).absolute()
     if not path.is_dir():
         raise ValueError(f"no checkpoint at {path}; give a workdir, one step inside it, or an exported folder")
-    if path.parent.name == "checkpoints" and path.name.isdigit():
-        return _load_step(path, read_facts(path.parent.parent), which)
-    facts = read_facts(path)
+    is_step = path.parent.name == "checkpoints" and path.name.isdigit()
+    facts = read_facts(path.parent.parent if is_step else path)
+    if which is not None and which not in facts["averages"]:
+        raise ValueError(f"no average {which!r} in {path}; there are {', '.join(facts['averages'])}")
+    if is_step:
+        return _load_step(path, facts, which)
     if (path / "weights").is_dir():
         _verify(path)
         return _read_arrays(path / "weights"), facts
@@ -193,8 +196,6 @@ def save_weights(folder: Path, weights: Any, facts: Mapping[str, Any]) -> None:
 
 def _load_step(step: Path, facts: dict[str, Any], which: str | None) -> tuple[Any, dict[str, Any]]:
     which = which or facts["averages"][0]
-    if which not in facts["averages"]:
-        raise ValueError(f"no average {which!r} in {step}; there are {', '.join(facts['averages'])}")
     try:
         _verify(step)
         weights = _read_arrays(step / "ema")[which]

@@ -11,25 +11,25 @@ TIME_BINS = 8  # the loss is also logged for eighths of [0, 1]
 
 
 class Window(flax.struct.PyTreeNode):
-    """Sums since the last line of the log. Part of the state, so that a resumed run writes the same lines."""
+    """Sums since the last line of the log (arrays, or shapes and shardings in their place). Part of the state, so that a resumed run writes the same lines."""
 
-    steps: jax.Array  # float32 scalar, steps added up
-    loss: jax.Array  # float32 scalar
-    grad_norm: jax.Array  # float32 scalar, before clipping
-    bin_loss: jax.Array  # float32 [TIME_BINS]
-    bin_count: jax.Array  # float32 [TIME_BINS]
+    steps: Any  # float32 scalar, steps added up
+    loss: Any  # float32 scalar
+    grad_norm: Any  # float32 scalar, before clipping
+    bin_loss: Any  # float32 [TIME_BINS]
+    bin_count: Any  # float32 [TIME_BINS]
 
 
 class TrainState(flax.struct.PyTreeNode):
     """State of a run after `step` steps. All floats are float32, whatever the model computes in."""
 
-    step: jax.Array  # int32 scalar
+    step: Any  # int32 scalar
     params: Any
     opt_state: optax.OptState
     ema: dict[str, Any]  # averages of the parameters, by name; see fmd.training.ema
     window: Window
-    skipped: jax.Array  # int32 scalar: steps left out because a gradient was not finite
-    first_bad: jax.Array  # int32 scalar: the first step whose loss was not finite, or -1
+    skipped: Any  # int32 scalar: steps left out because a gradient was not finite
+    first_bad: Any  # int32 scalar: the first step whose loss was not finite, or -1
 
 
 def empty_window() -> Window:
