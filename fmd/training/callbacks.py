@@ -24,7 +24,8 @@ from fmd.utils.files import atomic_path
 from fmd.utils.seed import stream
 from fmd.utils.viz import image_grid, save_png
 
-COUNTS = ("step", "skipped")  # whole numbers in the log
+
+Line = dict[str, Any]  # a line of a log: numbers by name, None where there is none
 
 
 class Callback:
@@ -64,13 +65,18 @@ class Log(Callback):
         report = jax.device_get(report)
         stop_if_not_finite(run, report)
         window, steps = report.window, max(float(report.window.steps), 1.0)
-        line = {"step": step, "loss": window.loss / steps, "grad_norm": window.grad_norm / steps}
-        line["learning_rate"] = run.recipe.learning_rate(step - 1 - report.skipped)
-        counts = np.maximum(window.bin_count, 1)
-        line |= {f"loss_t{i}": value for i, value in enumerate(window.bin_loss / counts)}
-        line["skipped"] = report.skipped
-        figures = {key: float(f"{float(value):.7g}") for key, value in line.items() if key not in COUNTS}
-        self._lines.append({key: figures[key] if key in figures else int(line[key]) for key in line})
+        line: Line = {"step": step}
+        line |= {"loss": _rounded(window.loss / steps), "grad_norm": _rounded(window.grad_norm / steps)}
+        line["learning_rate"] = _rounded(run.recipe.learning_rate(step - 1 - report.skipped))
+        for i, (total, count) in enumerate(zip(window.bin_loss, window.bin_count, strict=True)):
+            line[f"loss_t{i}"] = _rounded(total / count) if count else None
+        line["skipped"] = int(report.skipped)
+        self._lines.append(line)
+
+
+def _rounded(value: Any) -> float:
+    """Seven digits, all that float32 has."""
+    return float(f"{float(value):.7g}")
 
 
 class LineByLine:
@@ -125,8 +131,7 @@ class Samples(Callback):
 
     def on_step_end(self, run: Any) -> None:
         if run.due(run.config.log.samples_every):
-            name = run.facts["averages"][0]
-            images = self._sampler(self._labels, stream(run.config.seed, "sample"), params=run.state.ema[name])
+            images = self._sampler(self._labels, stream(run.config.seed, "sample"), params=run.weights)
             if is_main_process():
                 picture = image_grid(images, columns=self._columns, scale=max(1, 56 // images.shape[1]))
                 save_png(run.workdir / "samples" / f"step_{run.step:08d}.png", picture, overwrite=True)
@@ -149,7 +154,7 @@ class Evaluate(Callback):
 
     def on_step_end(self, run: Any) -> None:
         if run.due(run.config.log.eval_every):
-            run.figures = {"step": run.step, **self._evaluate(run.state.ema[run.facts["averages"][0]])}
+            run.figures = {"step": run.step, **self._evaluate(run.weights)}
             self._lines.append(run.figures)
 
 
@@ -180,7 +185,7 @@ class LineLog:
         for line in kept:
             self.append(line)
 
-    def append(self, line: dict[str, float]) -> None:
+    def append(self, line: Line) -> None:
         if not is_main_process():
             return
         new = not self._csv.exists() or not self._csv.stat().st_size
@@ -193,7 +198,7 @@ class LineLog:
             writer.writerow(line.values())
 
 
-def _read_lines(path: Path) -> list[dict[str, float]]:
+def _read_lines(path: Path) -> list[Line]:
     """The lines of a log; a last one cut short by a kill is left out."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:

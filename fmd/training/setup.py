@@ -17,6 +17,7 @@ from fmd.models.registry import build_model
 from fmd.training import ema, optimizers
 from fmd.training.losses import Objective
 from fmd.training.step import Recipe
+from fmd.utils.distributed import Layout, gather_params
 
 RESIDENT_LIMIT = 2**30  # bytes of training images that go to the device by default
 
@@ -47,8 +48,11 @@ def make_model(config: Any, image_shape: tuple[int, int, int], num_classes: int)
     return model
 
 
-def make_recipe(config: Any, model: Any) -> Recipe:
-    """What stays the same during a run, from its config and model. Raises ValueError for parts that do not fit."""
+def make_recipe(config: Any, model: Any, layout: Layout | None = None) -> Recipe:
+    """What stays the same during a run, from its config and model, for the devices of `layout` (default: one).
+
+    Raises ValueError for parts that do not fit.
+    """
     schedule_name, schedule_params = parts(config.path.schedule)
     times_name, times_params = parts(config.path.times)
     coupling_name, coupling_params = parts(config.path.coupling)
@@ -61,7 +65,7 @@ def make_recipe(config: Any, model: Any) -> Recipe:
         final_fraction=o.final_fraction,
     )
     return Recipe(
-        apply=model.apply,
+        apply=model.apply if layout is None else gather_params(layout, model.apply),
         objective=Objective(
             schedule=schedules.get(schedule_name, **schedule_params),
             prediction=config.path.prediction,

@@ -58,6 +58,11 @@ class Run:
         self.stop_asked = True
 
     @property
+    def weights(self) -> Any:
+        """The averaged parameters that samples and figures are made with, whole on every device."""
+        return jax.device_put(self.state.ema[self.facts["averages"][0]], self.layout.replicated)
+
+    @property
     def finished(self) -> bool:
         return self.step >= self.config.train.num_steps
 
@@ -110,7 +115,7 @@ def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
     layout = distributed.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
     layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
     model = setup.make_model(config, dataset.image_shape, dataset.num_classes)
-    recipe = setup.make_recipe(config, model)
+    recipe = setup.make_recipe(config, model, layout)
     facts = setup.make_facts(config, dataset)
     distributed.on_main(lambda: claim(workdir, facts))
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fmd.utils.compile import compiler_options
+from fmd.utils.compile import cpu_compiler_options
 
 MODES = ("auto", "jit", "pmap", "mesh")
 BATCH_AXES = ("data", "fsdp")
@@ -182,6 +182,20 @@ def state_shardings(layout: Layout, abstract_state: Any) -> Any:
     return jax.tree.map(place, abstract_state)
 
 
+def gather_params(layout: Layout, apply: Callable) -> Callable:
+    """`apply(variables, ...)` that gathers sharded parameters before it uses them.
+
+    Without it XLA follows the parameters and splits the matrix products, too, which costs a collective in each layer.
+    """
+    if layout.mesh.shape["fsdp"] == 1:
+        return apply
+
+    def gathered(variables: Any, *args: Any, **kwargs: Any) -> Any:
+        return apply(jax.lax.with_sharding_constraint(variables, layout.replicated), *args, **kwargs)
+
+    return gathered
+
+
 def compile_step(step: Callable, layout: Layout, shardings: Any) -> Callable:
     """Compiles `step(state, resident, feed) -> (state, metrics)`; the state is donated.
 
@@ -197,7 +211,7 @@ def compile_step(step: Callable, layout: Layout, shardings: Any) -> Callable:
         in_shardings=(shardings, layout.replicated, layout.batch_sharding(1)),
         out_shardings=(shardings, layout.replicated),
         donate_argnums=0,
-        compiler_options=compiler_options(),
+        compiler_options=cpu_compiler_options(),
     )
 
 
