@@ -10,39 +10,41 @@ Only `schedule.alpha`, `.sigma`, `.d_alpha` and `.d_sigma` are used. Shapes: x [
 that of x. A conditional model is `mixture.only(k, ...)`, the unconditional one the mixture itself.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Mixture(NamedTuple):
-    weights: jax.Array  # [K]
-    means: jax.Array  # [K, d]
-    covariances: jax.Array  # [K, d, d]; zero gives the closed-form denoiser of a finite data set
+    weights: np.ndarray  # [K], constants like the rest: build a mixture outside of jit
+    means: np.ndarray  # [K, d]
+    covariances: np.ndarray  # [K, d, d]; zero gives the closed-form denoiser of a finite data set
 
     def only(self, *components):
         """The mixture of these components alone, reweighted to sum to one."""
-        chosen = jnp.asarray(components)
+        chosen = list(components)
         weights = self.weights[chosen]
         return Mixture(weights / weights.sum(), self.means[chosen], self.covariances[chosen])
 
     def data(self, schedule, t, x):
         """E[x1 | x], [B, d]."""
-        return _averaged(self, schedule, t, x, _component_data)
+        return self._at(schedule, t, x).average(lambda p: p.data)
 
     def noise(self, schedule, t, x):
         """E[x0 | x], [B, d]."""
-        return _averaged(self, schedule, t, x, _component_noise)
+        return self._at(schedule, t, x).average(lambda p: p.noise)
 
     def score(self, schedule, t, x):
         """grad log p_t, [B, d]."""
-        return _averaged(self, schedule, t, x, lambda a, s, m, c, x: -_whitened(a, s, m, c, x))
+        return self._at(schedule, t, x).average(lambda p: -p.whitened)
 
     def velocity(self, schedule, t, x, args=None):
         """The marginal velocity, [B, d]."""
-        rates = jnp.stack([_rows(schedule.d_alpha(t), x), _rows(schedule.d_sigma(t), x)], axis=1)
-        return rates[:, :1] * self.data(schedule, t, x) + rates[:, 1:] * self.noise(schedule, t, x)
+        d_alpha, d_sigma = (_rows(f(t), x)[:, None, None] for f in (schedule.d_alpha, schedule.d_sigma))
+        return self._at(schedule, t, x).average(lambda p: d_alpha * p.data + d_sigma * p.noise)
 
     def field(self, schedule):
         """The velocity as field(t, x, args=None)."""
@@ -50,7 +52,7 @@ class Mixture(NamedTuple):
 
     def log_density(self, schedule, t, x):
         """log p_t(x), [B]."""
-        return jax.vmap(lambda a, s, x: jax.nn.logsumexp(_joint(self, a, s, x)))(*_path(schedule, t, x), x)
+        return jax.nn.logsumexp(self._at(schedule, t, x).joint, axis=1)
 
     def divergence(self, schedule, t, x):
         """div v, [B], by forward differentiation of the exact velocity."""
@@ -60,33 +62,50 @@ class Mixture(NamedTuple):
 
         return jax.vmap(one)(_rows(t, x), x)
 
-    def sample(self, key, count):
+    def _at(self, schedule, t, x):
+        a, s = (_rows(f(t), x)[:, None, None] for f in (schedule.alpha, schedule.sigma))
+        values, vectors = _eigen(self.covariances, x.dtype)
+        weights, means = jnp.asarray(self.weights, x.dtype), jnp.asarray(self.means, x.dtype)
+        variances = a * a * values[None] + s * s
+        offset = jnp.einsum("kij,bki->bkj", vectors, x[:, None] - a * means[None])
+        log_joint = jnp.log(weights)[None] - 0.5 * jnp.sum(
+            offset**2 / variances + jnp.log(2.0 * math.pi * variances), axis=2
+        )
+
+        def back(coordinates):
+            return jnp.einsum("kij,bkj->bki", vectors, coordinates)
+
+        whitened = back(offset / variances)
+        data = means[None] + a * back(values[None] * offset / variances)
+        return _Posterior(log_joint, data, s * whitened, whitened)
+
+    def sample(self, key, count, dtype=jnp.float32):
         """[count, d] samples of the data."""
         which, noise = jax.random.split(key)
-        k = jax.random.categorical(which, jnp.log(self.weights), shape=(count,))
-        roots = jnp.linalg.cholesky(self.covariances)
-        z = jax.random.normal(noise, (count, self.means.shape[1]), self.means.dtype)
-        return self.means[k] + jnp.einsum("nij,nj->ni", roots[k], z)
+        k = jax.random.categorical(which, jnp.log(jnp.asarray(self.weights, dtype)), shape=(count,))
+        values, vectors = _eigen(self.covariances, dtype)
+        z = jax.random.normal(noise, (count, self.means.shape[1]), dtype)
+        return jnp.asarray(self.means, dtype)[k] + jnp.einsum("nij,nj->ni", vectors[k], jnp.sqrt(values)[k] * z)
 
 
 def gaussian(mean, covariance):
     """N(mean [d], covariance [d, d]) as a mixture of one component."""
-    mean = jnp.asarray(mean)
-    return Mixture(jnp.ones(1, mean.dtype), mean[None], jnp.asarray(covariance)[None])
+    return Mixture(np.ones(1), np.asarray(mean, np.float64)[None], np.asarray(covariance, np.float64)[None])
 
 
-def isotropic(std, dimensions, dtype=jnp.float32):
+def isotropic(std, dimensions):
     """N(0, std^2 I) in `dimensions` dimensions."""
-    return gaussian(jnp.zeros(dimensions, dtype), std**2 * jnp.eye(dimensions, dtype=dtype))
+    return gaussian(np.zeros(dimensions), std**2 * np.eye(dimensions))
 
 
 def gaussian_flow(mixture, schedule, start, end, x):
     """The flow map of a single Gaussian from time `start` to `end`: a_t m + (S_t S_r^-1)^(1/2) (x - a_r m), [B, d]."""
-    (mean,), (covariance,) = mixture.means, mixture.covariances
-    values, vectors = jnp.linalg.eigh(covariance)  # S_t and S_r commute: both are functions of C
+    mean = jnp.asarray(mixture.means[0], x.dtype)
+    values, vectors = (part[0] for part in _eigen(mixture.covariances, x.dtype))
 
     def std(t):
-        return jnp.sqrt(schedule.alpha(t) ** 2 * values + schedule.sigma(t) ** 2).astype(x.dtype)
+        alpha, sigma = schedule.alpha(t).astype(x.dtype), schedule.sigma(t).astype(x.dtype)
+        return jnp.sqrt(alpha**2 * values + sigma**2)
 
     ratio = (vectors * (std(end) / std(start))[None, :]) @ vectors.T
     shift = [schedule.alpha(t).astype(x.dtype) * mean[None] for t in (start, end)]
@@ -95,18 +114,31 @@ def gaussian_flow(mixture, schedule, start, end, x):
 
 def gaussian_divergence(mixture, schedule, t):
     """div v of a single Gaussian: trace of (alpha alpha' C + sigma sigma' I) S^-1, the same at every x."""
-    values = jnp.linalg.eigvalsh(mixture.covariances[0])
-    a, s, da, ds = (f(t) for f in (schedule.alpha, schedule.sigma, schedule.d_alpha, schedule.d_sigma))
-    return jnp.sum((a * da * values + s * ds) / (a * a * values + s * s))
+    values = np.linalg.eigvalsh(mixture.covariances[0])
+    a, s, da, ds = (np.asarray(f(t)) for f in (schedule.alpha, schedule.sigma, schedule.d_alpha, schedule.d_sigma))
+    return np.sum((a * da * values + s * ds) / (a * a * values + s * s))
 
 
-def golden_mixture(dtype=jnp.float64):
+def golden_mixture():
     """The two-dimensional, three-component mixture of the reference values."""
     return Mixture(
-        jnp.asarray([0.2, 0.5, 0.3], dtype),
-        jnp.asarray([[1.0, -2.0], [0.0, 1.5], [-2.0, 0.0]], dtype),
-        jnp.asarray([[[0.5, 0.2], [0.2, 0.3]], [[0.2, 0.0], [0.0, 0.2]], [[0.1, 0.0], [0.0, 1.0]]], dtype),
+        np.asarray([0.2, 0.5, 0.3]),
+        np.asarray([[1.0, -2.0], [0.0, 1.5], [-2.0, 0.0]]),
+        np.asarray([[[0.5, 0.2], [0.2, 0.3]], [[0.2, 0.0], [0.0, 0.2]], [[0.1, 0.0], [0.0, 1.0]]]),
     )
+
+
+class _Posterior(NamedTuple):
+    """Per row of x and component: log w_k N(x; a m_k, S_k) [B, K], X1_k, E0_k and S_k^-1 (x - a m_k), [B, K, d]."""
+
+    joint: jax.Array
+    data: jax.Array
+    noise: jax.Array
+    whitened: jax.Array
+
+    def average(self, of):
+        """The mixture's value [B, d] of a component value."""
+        return jnp.sum(jax.nn.softmax(self.joint, axis=1)[:, :, None] * of(self), axis=1)
 
 
 def _rows(t, x):
@@ -114,42 +146,7 @@ def _rows(t, x):
     return jnp.broadcast_to(jnp.asarray(t).astype(x.dtype).reshape(-1), x.shape[:1])
 
 
-def _path(schedule, t, x):
-    return _rows(schedule.alpha(t), x), _rows(schedule.sigma(t), x)
-
-
-def _covariance(a, s, c):
-    return a * a * c + s * s * jnp.eye(c.shape[-1], dtype=c.dtype)
-
-
-def _whitened(a, s, m, c, x):
-    return jnp.linalg.solve(_covariance(a, s, c), x - a * m)
-
-
-def _component_data(a, s, m, c, x):
-    return m + a * (c @ _whitened(a, s, m, c, x))
-
-
-def _component_noise(a, s, m, c, x):
-    return s * _whitened(a, s, m, c, x)
-
-
-def _joint(mixture, a, s, x):
-    """log w_k + log N(x; a m_k, S_k), [K], for one x [d]."""
-
-    def one(weight, m, c):
-        covariance = _covariance(a, s, c)
-        distance = (x - a * m) @ jnp.linalg.solve(covariance, x - a * m)
-        log_determinant = jnp.linalg.slogdet(covariance)[1]
-        return jnp.log(weight) - 0.5 * (distance + log_determinant + x.size * jnp.log(2 * jnp.pi).astype(x.dtype))
-
-    return jax.vmap(one)(*mixture)
-
-
-def _averaged(mixture, schedule, t, x, component):
-    def one(a, s, x):
-        shares = jax.nn.softmax(_joint(mixture, a, s, x))
-        values = jax.vmap(lambda m, c: component(a, s, m, c, x))(mixture.means, mixture.covariances)
-        return shares @ values
-
-    return jax.vmap(one)(*_path(schedule, t, x), x)
+def _eigen(covariances, dtype):
+    """Eigenvalues [K, d] and eigenvectors [K, d, d], as constants: every S_k is a function of C_k."""
+    values, vectors = np.linalg.eigh(covariances)
+    return jnp.asarray(values, dtype), jnp.asarray(vectors, dtype)

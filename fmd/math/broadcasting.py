@@ -42,11 +42,16 @@ def expand_left(t: Scalars, x: Num[Array, "..."]) -> Float[Array, "..."]:
     return t.reshape(t.shape + (1,) * (x.ndim - 1))
 
 
+def at_least_float32(dtype: np.dtype) -> np.dtype:
+    """The dtype to compute in: float64 for float64, else float32."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
 def weighted_sum(dtype: np.dtype, *terms: tuple[Float[Array, "..."], Float[Array, "..."]]) -> Float[Array, "..."]:
     """Sum of coefficient (scalar or [B]) times array ([B, ...]), computed in float32 or wider, returned as `dtype`.
 
     The explicit casts keep bfloat16 arrays and float32 coefficients legal under strict dtype promotion.
     """
-    compute = jnp.promote_types(dtype, jnp.float32)
+    compute = at_least_float32(dtype)
     products = [expand_left(c, x).astype(compute) * x.astype(compute) for c, x in terms]
     return sum(products[1:], products[0]).astype(dtype)

@@ -29,8 +29,11 @@ PREDICTIONS = ("velocity", "data", "noise", "score")
 Field = Callable[..., Float[Array, "..."]]
 """field(t, x, args=None) -> dx/dt, t scalar or [B], x [B, ...]."""
 
-EDGE = 1e-5
-"""Distance that `change_schedule` keeps from an end where the old velocity is infinite or says nothing."""
+SINGULAR_MARGIN = 1e-6
+"""How far inside an end where the old velocity is infinite `change_schedule` asks it."""
+
+SILENT_MARGIN = 1e-3
+"""The same where it says nothing of the data (t^n with n > 1 at t = 0); there x is noise to within 1e-3^n."""
 
 CONVERSIONS: Mapping[tuple[str, str], Callable[[Coefficients], tuple[Any, Any]]] = MappingProxyType({
     ("velocity", "data"): lambda c: (c.data_x, c.data_v),
@@ -86,16 +89,18 @@ def change_schedule(field: Field, old: Schedule, new: Schedule) -> Field:
     At equal signal-to-noise ratio the two marginals are copies at different scale: x of `new` at t is asked of `old` at
     (x / c, t_old), c = sigma_new / sigma_old = alpha_new / alpha_old. The posterior means found there are the same, and
     give the new velocity alpha_new' X1 + sigma_new' E0. No derivative of c or t_old, and no 0/0, is needed.
-    Where `old` is singular at an end, it is asked EDGE inside. Start `new` from N(0, new.prior_std^2).
+    Where `old` is singular or silent at an end, it is asked a little inside. Start `new` from N(0, new.prior_std^2).
     """
     if old == new:
         return field
-    first = EDGE if 0.0 in old.singular_times + old.silent_times else 0.0
-    last = 1.0 - EDGE if 1.0 in old.singular_times + old.silent_times else 1.0
+    margins = [
+        SINGULAR_MARGIN if end in old.singular_times else SILENT_MARGIN if end in old.silent_times else 0.0
+        for end in (0.0, 1.0)
+    ]
 
     def changed(t: Scalars, x: Float[Array, "b ..."], args: Any = None) -> Float[Array, "b ..."]:
         c_new = new.at(t)
-        t_old = jnp.clip(old.inverse_log_snr(c_new.log_snr), first, last)
+        t_old = jnp.clip(old.inverse_log_snr(c_new.log_snr), margins[0], 1.0 - margins[1])
         c_old = old.at(t_old)
         # The ratio of the larger coefficients: neither vanishes where it is used.
         clean = c_new.log_snr > 0.0
