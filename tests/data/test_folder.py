@@ -116,12 +116,15 @@ def test_other_modes_become_one_or_three_channels(tmp_path):
 
 
 def test_exif_turns_the_image_upright(tmp_path):
+    stored = np.full((8, 4), 250, np.uint8)
+    stored[:, :2] = 0
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # to be shown turned clockwise: the dark left half is on top
     (tmp_path / "set").mkdir()
     for k in range(2):
-        Image.new("L", (4, 8)).save(tmp_path / "set" / f"{k}.jpg", exif=exif)
-    assert load("folder", path=str(tmp_path / "set")).image_shape == (4, 8, 1)
+        Image.fromarray(stored).save(tmp_path / "set" / f"{k}.png", exif=exif)
+    dataset = load("folder", path=str(tmp_path / "set"))
+    np.testing.assert_array_equal(dataset.train.images[0, ..., 0], np.rot90(stored, -1))
 
 
 def test_mixed_channels_and_sizes_are_refused_unless_converted(tmp_path):

@@ -138,11 +138,13 @@ def test_a_failing_preparation_is_told_in_one_line(tmp_path, monkeypatch):
     import tensorflow_datasets
 
     def fail(self):
-        raise ConnectionError("no route to host\nand much more")
+        raise ConnectionError(f"no route for {self.info.file_format.value}\nand much more")
 
     monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", fail)
-    with pytest.raises(RuntimeError, match=r"could not prepare cifar10 in .*: ConnectionError: no route to host$"):
+    with pytest.raises(
+        RuntimeError, match=r"could not prepare cifar10 in .*: ConnectionError: no route for array_record$"
+    ):
         load("tfds", name="cifar10", data_dir=str(tmp_path))
 
 
