@@ -52,8 +52,8 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
     def validation(run: trainer.Run) -> Any:
         return make_validation(run.model, run.facts, dataset.test, run.layout, examples=config.log.eval_examples)
 
-    hooks: list[callbacks.Callback] = [callbacks.Progress(), callbacks.Log(), callbacks.Evaluate(validation)]
-    hooks += [callbacks.Samples(), *callbacks.load(config.log.callbacks), *extra, callbacks.Checkpoints()]
+    hooks: list[callbacks.Callback] = [callbacks.Log(), callbacks.Evaluate(validation), callbacks.Samples()]
+    hooks += [*callbacks.load(config.log.callbacks), *extra, callbacks.Progress(), callbacks.Checkpoints()]
     return trainer.train(config, workdir, dataset, hooks)
 
 

@@ -197,6 +197,8 @@ def load(path: str | Path, *, which: str | None = None, layout: Layout | None = 
 def _rule_builder(rule: Mapping[str, Any], schedule: schedules.Schedule) -> Callable[[Any], guidance.Guidance]:
     """A function from a weight, which may be traced, to the guidance rule; rules that need the schedule get it."""
     params = {key: value for key, value in rule.items() if key not in ("name", "weight")}
+    if params.get("interval") is not None:
+        params["interval"] = tuple(params["interval"])  # JSON has lists only
     takes = inspect.signature(guidance.RULES[rule["name"]]).parameters if rule["name"] in guidance.RULES else {}
     if "schedule" in takes:
         params["schedule"] = schedule

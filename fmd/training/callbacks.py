@@ -24,7 +24,6 @@ from fmd.utils.files import atomic_path
 from fmd.utils.seed import stream
 from fmd.utils.viz import image_grid, save_png
 
-
 Line = dict[str, Any]  # a line of a log: numbers by name, None where there is none
 
 
@@ -102,6 +101,7 @@ class Progress(Callback):
             disable=not is_main_process(),
             **piped,
         )
+        run.cleanup.callback(self._bar.close)
         self._clock, self._since = time.perf_counter(), run.step
         self._report: Report | None = None
 
@@ -114,9 +114,6 @@ class Progress(Callback):
                 self._clock, self._since = time.perf_counter(), run.step
             self._report = run.report
         self._bar.update(run.config.train.steps_per_dispatch)
-
-    def on_train_end(self, run: Any) -> None:
-        self._bar.close()
 
 
 class Samples(Callback):

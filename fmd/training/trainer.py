@@ -52,6 +52,7 @@ class Run:
     figures: dict[str, float] = field(default_factory=dict)  # of the last evaluation, with its "step"
     stop_asked: bool = False  # see `stop`
     stopping: bool = False  # this dispatch is the last one, for all processes of the run
+    cleanup: ExitStack = field(default_factory=ExitStack)  # callbacks add here what must be closed, also after an error
 
     def stop(self) -> None:
         """Asks for an early end: the run saves a checkpoint after the next dispatch (or the one after it) and ends."""
@@ -90,6 +91,7 @@ def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence
         distributed.on_main(lambda: held.enter_context(folder_lock(workdir)))
         held.enter_context(distributed.clear_message_when_another_process_ends())
         run = start(config, workdir, dataset)
+        held.enter_context(run.cleanup)
         program = distributed.compile_step(
             partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name), run.layout, run.shardings
         )
@@ -98,8 +100,9 @@ def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence
         held.enter_context(stop_signals(run))
         notify(callbacks, "on_train_start", run)
         for feed in setup.feed(config, dataset, run.step):
-            with jax.transfer_guard("disallow"):  # only what is meant to moves between host and devices
-                run.state, run.report = program(run.state, resident, distributed.place_feed(run.layout, feed))
+            placed = distributed.place_feed(run.layout, feed)
+            with jax.transfer_guard("disallow"):  # nothing else moves between host and devices in a step
+                run.state, run.report = program(run.state, resident, placed)
             run.step += config.train.steps_per_dispatch
             run.stopping = vote(run.stop_asked)
             notify(callbacks, "on_step_end", run)
