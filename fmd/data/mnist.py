@@ -35,6 +35,7 @@ class _Published:
     mirrors: tuple[str, ...]
     places: tuple[str, ...]
     class_names: tuple[str, ...]
+    advice: str = ""
 
 
 _MNIST = _Published(
@@ -79,6 +80,7 @@ _FASHION_MNIST = _Published(
         "bag",
         "ankle boot",
     ),
+    advice=", or on Debian and Ubuntu install the package dataset-fashion-mnist",
 )
 
 
@@ -123,7 +125,7 @@ def _first_that_works(published: _Published) -> tuple[Files, str]:
     folder = cache_dir() / published.name
     raise RuntimeError(
         f"{published.name} could not be had in any way; tried {'; '.join(failures)}. "
-        f"Put its four IDX files, gzipped or not, into {folder}, or give their folder as path"
+        f"Put its four IDX files, gzipped or not, into {folder}, or give their folder as path{published.advice}"
     )
 
 

@@ -130,6 +130,7 @@ def test_the_last_failure_tells_every_way(outside, tmp_path):
     with pytest.raises(RuntimeError) as error:
         load("fashion_mnist")
     assert "pip" not in str(error.value)
+    assert str(error.value).endswith("install the package dataset-fashion-mnist")
 
 
 def test_a_given_folder_is_the_only_way(outside, tmp_path):
