@@ -207,10 +207,9 @@ def test_a_wrong_command_is_one_line(fmd, trained, arguments, expected):
 
 def test_guidance_needs_label_dropout(fmd, tmp_path):
     run = tmp_path / "run"
-    assert (
-        fmd(*TINY, "--config.train.label_dropout=0.0", "--config.sample.guidance.weight=1.0", f"--workdir={run}")[0]
-        == 0
-    )
+    without = ("--config.train.label_dropout=0.0", "--config.sample.guidance.weight=1.0")
+    code, said = fmd(*TINY, *without, f"--workdir={run}")
+    assert code == 0, said
     code, said = fmd("--mode=sample", f"--checkpoint={run}", "--weight=2")
     assert code == 2
     assert "label_dropout > 0" in said

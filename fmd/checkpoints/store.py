@@ -220,6 +220,8 @@ def _one_line_for_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if not isinstance(error, OSError) and "OS error" not in str(error):  # TensorStore reports those as ValueError
+            raise
         raise OSError(
             f"could not save to {folder}: {_first_line(error)}; free some space or fix its permissions and run "
             f"the same command again: the last complete checkpoint is good"

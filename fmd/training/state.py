@@ -25,9 +25,9 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: Any  # int32 scalar
     params: Any
-    opt_state: optax.OptState
-    ema: dict[str, Any]  # averages of the parameters, by name; see fmd.training.ema
-    window: Window
+    opt_state: Any  # optax.OptState
+    ema: Any  # averages of the parameters, by name; see fmd.training.ema
+    window: Any  # Window
     skipped: Any  # int32 scalar: steps left out because a gradient was not finite
     first_bad: Any  # int32 scalar: the first step whose loss was not finite, or -1
 

@@ -89,7 +89,7 @@ def train_step(
     gradient, mean_loss, bin_loss, bin_count = sums
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
 
-    grad_norm = optax.global_norm(gradient)
+    grad_norm = optax.tree.norm(gradient)
     good = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
     this_step = Window(jnp.ones(()), mean_loss, grad_norm, bin_loss * devices, bin_count * devices)
     state = state.replace(window=_add_to_window(state, this_step, good | (not recipe.skip_nonfinite), recipe.log_every))
