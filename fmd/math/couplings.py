@@ -32,7 +32,7 @@ from fmd.math.broadcasting import Number, at_least_float32
 from fmd.math.registry import build
 
 Images = Float[Array, "b ..."]
-Labels = Int[Array, " b"]
+Labels = Int[Array, " labels"]
 Match = Callable[[Key[Array, ""], Float[Array, "b b"]], Int[Array, " b"]]
 
 
