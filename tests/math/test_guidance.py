@@ -1,0 +1,325 @@
+"""Guidance rules against their closed forms, and the guided fields' network calls counted."""
+
+import math
+from functools import partial
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+
+from fmd.math import guidance, paths, schedules
+
+LINEAR, COSINE = schedules.get("linear"), schedules.get("cosine")
+SHAPE = (4, 3, 3, 2)
+RULES = [
+    ("cfg", {}),
+    ("cfg_zero_star", {"zero_until": 0.0}),
+    ("apg", {"schedule": COSINE, "norm_threshold": 1.0}),
+    ("rescale", {"phi": 0.6}),
+    ("rescale", {"phi": 0.6, "base": "apg", "schedule": COSINE}),
+]
+every_rule = pytest.mark.parametrize(("name", "params"), RULES, ids=lambda p: p if isinstance(p, str) else "")
+
+
+def predictions(dtype=None):
+    """v_null, v_cond, x."""
+    return tuple(jax.random.normal(key, SHAPE, dtype) for key in jax.random.split(jax.random.key(0), 3))
+
+
+def norm(value):
+    return np.sqrt((np.asarray(value) ** 2).sum((1, 2, 3)))
+
+
+def inner(first, second):
+    return (np.asarray(first) * np.asarray(second)).sum((1, 2, 3))
+
+
+def test_cfg_is_the_line_through_both_predictions(x64):
+    v_null, v_cond, x = predictions()
+    for weight in (-1.0, 0.0, 0.5, 1.0, 4.0):
+        v = guidance.get("cfg", weight=weight)(v_null, v_cond, x, 0.3)
+        np.testing.assert_allclose(v, v_null + weight * (v_cond - v_null), atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["data", "noise", "score"])
+def test_cfg_is_the_same_on_every_prediction(kind, x64):
+    v_null, v_cond, x = predictions()
+    combine, t = guidance.get("cfg", weight=3.0), jnp.asarray([0.1, 0.4, 0.7, 0.95])
+
+    @jax.jit
+    def both(v_null, v_cond, x):
+        there = partial(paths.convert, COSINE, x, t, source="velocity", target=kind)
+        back = partial(paths.convert, COSINE, x, t, source=kind, target="velocity")
+        return combine(v_null, v_cond, x, t), back(combine(there(v_null), there(v_cond), x, t))
+
+    on_velocity, on_other = both(v_null, v_cond, x)
+    np.testing.assert_allclose(on_other, on_velocity, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE], ids=["linear", "cosine"])
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+def test_guided_velocity_of_two_gaussians_is_that_of_the_closed_form_flow(schedule, weight, x64):
+    """data|y ~ N(0, r^2), null ~ N(0, R^2): x(t) = x(0) S_null(t)^(1-w) S_y(t)^w, which ends at x(0) R^(1-w) r^w."""
+    r, wide = 0.3, 1.7
+    start = jnp.asarray([[1.0], [-0.5], [2.0]])
+
+    def flow(t):
+        std = [jnp.sqrt((schedule.alpha(t) * s) ** 2 + schedule.sigma(t) ** 2) for s in (wide, r)]
+        return start * std[0] ** (1.0 - weight) * std[1] ** weight
+
+    @jax.jit
+    def both(t):
+        x, rate = jax.jvp(flow, (t,), (jnp.ones_like(t),))
+        v_null, v_cond = (oracles.isotropic(s, 1).velocity(schedule, t, x) for s in (wide, r))
+        return rate, guidance.get("cfg", weight=weight)(v_null, v_cond, x, t), flow(1.0)
+
+    rate, guided, end = both(jnp.asarray(0.6))
+    np.testing.assert_allclose(guided, rate, rtol=1e-12)
+    np.testing.assert_allclose(end, start * wide ** (1 - weight) * r**weight, rtol=1e-12)
+
+
+def test_interval_applies_the_weight_inside_only():
+    v_null, v_cond, x = predictions()
+    combine = guidance.get("cfg", weight=3.0, interval=(0.25, 0.75))
+    v = combine(v_null, v_cond, x, jnp.asarray([0.2, 0.25, 0.75, 0.8]))
+    everywhere = guidance.get("cfg", weight=3.0)(v_null, v_cond, x, 0.5)
+    np.testing.assert_array_equal(v[jnp.asarray([0, 3])], v_cond[jnp.asarray([0, 3])])
+    np.testing.assert_array_equal(v[1:3], everywhere[1:3])
+    assert combine.jump_times == (0.25, 0.75)
+    assert guidance.get("cfg", weight=3.0, interval=(0, 0.5)).jump_times == (0.5,)
+
+
+def test_interval_in_log_snr_is_the_interval_between_the_times_that_have_it(x64):
+    edges = tuple(float(COSINE.log_snr(t)) for t in (0.3, 0.6))
+    combine = guidance.get("cfg", weight=2.0, interval=edges, interval_in="log_snr", schedule=COSINE)
+    np.testing.assert_allclose(combine.jump_times, (0.3, 0.6), rtol=1e-12)
+
+
+@every_rule
+def test_weight_one_is_exactly_conditional(name, params):
+    v_null, v_cond, x = predictions()
+    combine = guidance.get(name, weight=1.0, **params)
+    assert not combine.needs_null
+    assert combine.evaluations == 1
+    np.testing.assert_allclose(combine(v_null, v_cond, x, 0.5), v_cond, rtol=1e-6)
+    np.testing.assert_array_equal(guidance.get("cfg", weight=1.0)(v_null, v_cond, x, 0.5), v_cond)
+
+
+@every_rule
+def test_traced_and_per_example_weights_equal_the_number(name, params):
+    v_null, v_cond, x = predictions()
+    expected = guidance.get(name, weight=3.0, **params)(v_null, v_cond, x, 0.5)
+
+    @jax.jit
+    def guided(weight):
+        combine = guidance.get(name, weight=weight, **params)
+        assert combine.evaluations == 2
+        return combine(v_null, v_cond, x, 0.5)
+
+    np.testing.assert_allclose(guided(3.0), expected, rtol=1e-5, atol=1e-6)
+    mixed = guided(jnp.asarray([3.0, 1.0, 3.0, 1.0]))
+    np.testing.assert_allclose(mixed[::2], expected[::2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mixed[1::2], v_cond[1::2], rtol=1e-5, atol=1e-6)
+
+
+@every_rule
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(t=st.sampled_from([0.0, 0.5, 1.0]), kind=st.sampled_from(["equal", "null zero", "all zero"]))
+def test_degenerate_predictions_stay_finite(name, params, t, kind):
+    v_null, v_cond, x = predictions()
+    v_null = v_cond if kind == "equal" else jnp.zeros(SHAPE)
+    v_cond = jnp.zeros(SHAPE) if kind == "all zero" else v_cond
+    v = guidance.get(name, weight=2.0, **params)(v_null, v_cond, x * 0.0, t)
+    assert np.isfinite(v).all()
+    assert v.dtype == jnp.float32
+
+
+@every_rule
+def test_float64_stays_float64_and_float32_float32(name, params, x64):
+    for dtype in (jnp.float32, jnp.float64):
+        v = guidance.get(name, weight=2.0, **params)(*predictions(dtype), 0.5)
+        assert v.dtype == dtype
+
+
+def test_cfg_zero_star_takes_out_what_the_null_prediction_explains(x64):
+    v_null, v_cond, x = predictions()
+    combine = guidance.get("cfg_zero_star", weight=0.0, zero_until=0.0)
+    scaled = combine(v_null, v_cond, x, 0.5)  # weight 0 leaves k v_null
+    np.testing.assert_allclose(inner(v_cond - scaled, v_null), np.zeros(4), atol=1e-7)
+    v = guidance.get("cfg_zero_star", weight=4.0, zero_until=0.0)(v_null, v_cond, x, 0.5)
+    np.testing.assert_allclose(v, scaled + 4.0 * (v_cond - scaled), rtol=1e-9, atol=1e-9)
+    collinear = guidance.get("cfg_zero_star", weight=4.0)(v_null, -2.0 * v_null, x, 0.5)
+    np.testing.assert_allclose(collinear, -2.0 * v_null, rtol=1e-7)
+
+
+def test_cfg_zero_star_stands_still_at_first():
+    v_null, v_cond, x = predictions()
+    combine = guidance.get("cfg_zero_star", weight=2.0, zero_until=0.1)
+    v = combine(v_null, v_cond, x, jnp.asarray([0.0, 0.09, 0.1, 0.5]))
+    np.testing.assert_array_equal(v[:2], np.zeros_like(v[:2]))
+    assert (norm(v)[2:] > 0).all()
+    assert combine.jump_times == (0.1,)
+    assert guidance.get("cfg_zero_star", weight=2.0, zero_until=0.0).jump_times == ()
+
+
+def apg_in_data_space(v_null, v_cond, x, t, schedule, weight, eta, rho, previous=None, momentum=0.0):
+    """The paper's steps, literally."""
+    as_data = partial(paths.convert, schedule, x, t, source="velocity", target="data")
+    data = as_data(v_cond)
+    d = data - as_data(v_null)
+    d = d if previous is None else d + momentum * previous
+    average = d
+    shape = (-1, 1, 1, 1)
+    d = d * np.minimum(1.0, rho / norm(d)).reshape(shape)
+    along = (inner(d, data) / inner(data, data)).reshape(shape) * data
+    guided = data + (weight - 1.0) * (d - along + eta * along)
+    return paths.convert(schedule, x, t, guided, source="data", target="velocity"), average
+
+
+@pytest.mark.parametrize(("eta", "rho"), [(0.0, math.inf), (0.3, 0.5), (1.0, 2.0)])
+def test_apg_is_the_papers_rule_in_data_space(eta, rho, x64):
+    v_null, v_cond, x = predictions()
+    t = jnp.asarray([0.1, 0.4, 0.7, 0.9])
+    combine = guidance.get("apg", weight=3.0, eta=eta, norm_threshold=rho, schedule=COSINE)
+    expected, _ = apg_in_data_space(v_null, v_cond, x, t, COSINE, 3.0, eta, rho)
+    np.testing.assert_allclose(combine(v_null, v_cond, x, t), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_apg_without_projection_and_limit_is_cfg_even_at_the_end():
+    v_null, v_cond, x = predictions()
+    combine = guidance.get("apg", weight=3.0, eta=1.0, schedule=LINEAR)
+    for t in (0.0, 1.0):
+        expected = guidance.get("cfg", weight=3.0)(v_null, v_cond, x, t)
+        np.testing.assert_allclose(combine(v_null, v_cond, x, t), expected, rtol=1e-6)
+
+
+def test_apg_with_momentum_carries_its_average(x64):
+    v_null, v_cond, x = predictions()
+    step = partial(guidance.apg_momentum_step, schedule=COSINE, weight=3.0, eta=0.2, norm_threshold=0.8)
+    first, average = step(jnp.zeros(SHAPE), v_null, v_cond, x, 0.4, momentum=-0.5)
+    plain = guidance.get("apg", weight=3.0, eta=0.2, norm_threshold=0.8, schedule=COSINE)
+    np.testing.assert_allclose(first, plain(v_null, v_cond, x, 0.4), rtol=1e-9, atol=1e-9)
+    second, after = step(average, v_cond, v_null, x, 0.5, momentum=-0.5)
+    expected = apg_in_data_space(v_cond, v_null, x, 0.5, COSINE, 3.0, 0.2, 0.8, average, -0.5)
+    np.testing.assert_allclose(second, expected[0], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(after, expected[1], rtol=1e-9, atol=1e-9)
+
+
+def test_rescale_brings_back_the_deviation_of_the_conditional_prediction(x64):
+    v_null, v_cond, x = predictions()
+    full = guidance.get("rescale", phi=1.0, weight=5.0)(v_null, v_cond, x, 0.5)
+    np.testing.assert_allclose(np.std(full, axis=(1, 2, 3)), np.std(v_cond, axis=(1, 2, 3)), rtol=1e-9)
+    base = guidance.get("cfg", weight=5.0)(v_null, v_cond, x, 0.5)
+    none = guidance.get("rescale", phi=0.0, weight=5.0)(v_null, v_cond, x, 0.5)
+    np.testing.assert_allclose(none, base, rtol=1e-12)
+    half = guidance.get("rescale", phi=0.5, weight=5.0)(v_null, v_cond, x, 0.5)
+    np.testing.assert_allclose(half, 0.5 * (full + base), rtol=1e-12)
+
+
+def test_rescale_keeps_what_its_base_needs():
+    combine = guidance.get("rescale", weight=2.0, interval=(0.2, 0.8))
+    assert combine.jump_times == (0.2, 0.8)
+    assert guidance.get("rescale", phi=0.5, weight=0.0).needs_cond
+    assert not guidance.get("rescale", phi=0.0, weight=0.0).needs_cond
+
+
+NULL = 10
+LABELS = jnp.asarray([3, 1, 4, 1], jnp.int32)
+
+
+def counted_network():
+    """predict(x, t, y) = x t (y + 1), and the list of batch sizes it was called with."""
+    rows = []
+
+    def predict(x, t, y):
+        assert x.shape[0] == t.shape[0] == y.shape[0]
+        assert t.dtype == jnp.float32
+        rows.append(x.shape[0])
+        return x * (t * (y + 1).astype(x.dtype))[:, None, None, None]
+
+    return predict, rows
+
+
+@pytest.mark.parametrize(("weight", "rows"), [(2.0, 8), (1.0, 4), (0.0, 4), (1, 4), (np.float32(1), 4)])
+@pytest.mark.parametrize("t", [0.5, np.full(4, 0.5, np.float32)], ids=["scalar", "per example"])
+def test_guided_field_is_one_call_of_the_network(weight, rows, t):
+    predict, calls = counted_network()
+    _, _, x = predictions()
+    combine = guidance.get("cfg", weight=weight)
+    v = guidance.guided_field(predict, NULL, combine)(t, x, LABELS)
+    assert calls == [rows]
+    assert combine.evaluations == rows // 4
+    factor = 0.5 * ((NULL + 1) + float(weight) * (np.asarray(LABELS) - NULL))
+    np.testing.assert_allclose(v, x * factor[:, None, None, None].astype(np.float32), rtol=1e-5)
+
+
+def test_a_weight_of_zero_inside_an_interval_still_needs_both():
+    assert guidance.get("cfg", weight=0.0, interval=(0.2, 0.5)).evaluations == 2
+
+
+def test_guided_field_is_jitted_once_for_all_weights():
+    predict, calls = counted_network()
+    _, _, x = predictions()
+
+    @jax.jit
+    def guided(weight, t, x, y):
+        return guidance.guided_field(predict, NULL, guidance.get("cfg", weight=weight))(t, x, y)
+
+    for weight in (0.0, 1.0, 3.0):
+        guided(weight, 0.5, x, LABELS)
+    assert calls == [8]
+
+
+def test_guided_field_needs_labels():
+    predict, _ = counted_network()
+    field = guidance.guided_field(predict, NULL, guidance.get("cfg", weight=2.0))
+    with pytest.raises(ValueError, match="labels"):
+        field(0.5, predictions()[2])
+
+
+@pytest.mark.parametrize(("weight", "calls"), [(2.0, (1, 1)), (1.0, (1, 0)), (0.0, (0, 1))])
+def test_autoguidance_extrapolates_from_the_weak_model(weight, calls):
+    strong, strong_rows = counted_network()
+    weak, weak_rows = counted_network()
+    _, _, x = predictions()
+    field = guidance.autoguided_field(strong, lambda x, t, y: 0.5 * weak(x, t, y), guidance.get("cfg", weight=weight))
+    v = field(0.5, x, LABELS)
+    assert (len(strong_rows), len(weak_rows)) == calls
+    factor = 0.5 * (np.asarray(LABELS) + 1) * (0.5 + 0.5 * weight)
+    np.testing.assert_allclose(v, x * factor[:, None, None, None].astype(np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "says"),
+    [
+        ("cfgg", {}, "unknown guidance 'cfgg'; known: apg, cfg, cfg_zero_star, rescale"),
+        ("cfg", {"scale": 2.0}, "takes: weight, interval"),
+        ("cfg", {"weight": math.nan}, "weight is nan"),
+        ("cfg", {"weight": np.asarray([1.0, math.nan])}, "must be finite"),
+        ("cfg", {"weight": math.inf}, "weight is inf"),
+        ("cfg", {"interval": (0.7, 0.3)}, r"\(0.7, 0.3\); the first edge must be below"),
+        ("cfg", {"interval": (0.3, math.nan)}, "below the second"),
+        ("cfg", {"interval": (-0.5, 0.3)}, r"lie in \[0, 1\]"),
+        ("cfg", {"interval": (-3, 3), "interval_in": "log_snr"}, "needs the schedule"),
+        ("cfg", {"interval": (0.1, 0.3), "interval_in": "sigma"}, "'t' or 'log_snr'"),
+        ("cfg_zero_star", {"zero_until": 1.0}, "zero_until is 1.0"),
+        ("apg", {"weight": 2.0}, "missing a required argument: 'schedule'"),
+        ("apg", {"schedule": LINEAR, "norm_threshold": 0.0}, "norm_threshold is 0.0"),
+        ("apg", {"schedule": LINEAR, "eta": math.nan}, "eta is nan"),
+        ("rescale", {"phi": 1.5}, "phi is 1.5"),
+        ("rescale", {"base": "none"}, "unknown guidance 'none'"),
+    ],
+)
+def test_wrong_values_are_one_clear_line(name, params, says):
+    with pytest.raises(ValueError, match=says) as error:
+        guidance.get(name, **params)
+    assert "\n" not in str(error.value)
+
+
+def test_a_weight_of_the_wrong_shape_is_refused():
+    with pytest.raises(ValueError, match="one value per example"):
+        guidance.get("cfg", weight=jnp.ones(3))(*predictions(), 0.5)
