@@ -45,6 +45,8 @@ class GroupNorm(nn.Module):
         z_mean = z.mean(axis=(1, 2))
         z_variance = jnp.square(z).mean(axis=(1, 2)) - jnp.square(z_mean)
 
+        # From here on all means are relative to the mean of a group's pivots, so that none of them is large.
+        pivot = pivot - over_group(pivot)
         channel_mean = z_mean + pivot
         mean = over_group(channel_mean)
         variance = over_group(z_variance + jnp.square(channel_mean - mean))

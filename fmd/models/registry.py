@@ -10,7 +10,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -40,8 +40,8 @@ def available_models() -> list[str]:
     return sorted(MODEL_REGISTRY.keys() | BUILT_IN.keys())
 
 
-def build_model(name: str, cfg: Mapping[str, Any]) -> Any:
-    """The model registered as `name`, built with the entries of `cfg` as keywords (a key "name" is ignored).
+def build_model(name: str, cfg: Any) -> Any:
+    """The model registered as `name`, built with the entries of `cfg`, a dict or ConfigDict, as keywords (not "name").
 
     Raises KeyError for an unknown model, ValueError for an unknown key, a missing one or a value of the wrong type.
     """
@@ -53,7 +53,7 @@ def build_model(name: str, cfg: Mapping[str, Any]) -> Any:
     return factory(**_checked_keywords(name, factory, cfg))
 
 
-def _checked_keywords(model: str, factory: Callable[..., Any], cfg: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_keywords(model: str, factory: Callable[..., Any], cfg: Any) -> dict[str, Any]:
     parameters = inspect.signature(factory).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -100,4 +100,4 @@ def _is_a(value: Any, wanted: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return not isinstance(wanted, type) or isinstance(value, wanted)
+    return wanted is Any or not isinstance(wanted, type) or isinstance(value, wanted)

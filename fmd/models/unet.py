@@ -15,7 +15,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from fmd.models.embeddings import LabelEmbedding, TimeEmbedding
 from fmd.models.group_norm import GroupNorm
@@ -64,7 +64,7 @@ class UNet(nn.Module):
         self,
         x: Float[Array, "B H W C"],
         t: Float[Array, " B"] | Float[Array, ""],
-        y: Int[Array, " B"] | None = None,
+        y: Array | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W C"]:
         """x [B, H, W, C], t [B] or scalar in [0, 1], y [B] in [0, num_classes] -> [B, H, W, C] float32.
@@ -123,7 +123,7 @@ class UNet(nn.Module):
         """Pixels along one side of a cell of the coarsest grid."""
         return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
 
-    def _embed(self, t: Float[Array, " B"], y: Int[Array, " B"] | None, dtype: Any) -> Float[Array, "B E"]:
+    def _embed(self, t: Float[Array, " B"], y: Array | None, dtype: Any) -> Float[Array, "B E"]:
         embedding = TimeEmbedding(self.embedding_dim, dtype, name="time")(t)
         if self.num_classes == 0:
             return embedding

@@ -1,0 +1,200 @@
+"""The UNet: the contract, any size, labels and times, compute dtypes, and the transformations fmd runs it under."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from fmd.models.registry import build_model
+
+TINY = {"num_classes": 3, "base_channels": 8, "num_res_blocks": 1, "embedding_dim": 16, "patch_size": 2}
+BATCH, SHAPE = 4, (8, 8, 1)
+
+# These networks are compiled more often than run.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def tiny(**settings):
+    """(model, parameters, jitted apply); the parameters are noise, so that no path is silent as at initialisation."""
+    model = build_model("unet", {**TINY, **settings})
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *batch())
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: jnp.asarray(generator.normal(0, 0.2, a.shape), a.dtype), shapes)
+    return model, params, jit(model.apply, static_argnames="train")
+
+
+def batch(shape=SHAPE, size=BATCH):
+    x = np.random.default_rng(1).normal(size=(size, *shape)).astype(np.float32)
+    return jnp.asarray(x), jnp.linspace(0.0, 1.0, size), jnp.arange(size, dtype=jnp.int32)
+
+
+def test_an_untrained_network_predicts_zero():
+    model, _, apply = tiny()
+    x, t, y = batch()
+    variables = jit(model.init)(jax.random.key(0), x, t, y)
+    assert set(variables) == {"params"}
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    out = apply(variables, x, t, y)
+    assert out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, np.zeros((BATCH, *SHAPE)))
+
+
+def test_examples_of_a_batch_do_not_meet():
+    """Under vmap with a batch of one, as the per-sample solver calls it, each example's field is the same."""
+    model, params, apply = tiny()
+    x, t, y = batch()
+    alone = jit(jax.vmap(lambda x, t, y: model.apply(params, x[None], t[None], y[None])[0]))(x, t, y)
+    np.testing.assert_allclose(alone, apply(params, x, t, y), atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"attention_resolutions": (4, 2)}, {"num_classes": 0}])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 9, 3), (4, 4, 2), (28, 28, 1)])
+def test_any_size_and_channels(settings, shape):
+    if shape != SHAPE:
+        settings = {key: value for key, value in settings.items() if key != "attention_resolutions"}
+    model = build_model("unet", {**TINY, **settings})
+    x, t, y = batch(shape)
+    params = jax.eval_shape(model.init, jax.random.key(0), x, t, y)
+    out = jax.eval_shape(model.apply, params, x, t, y)
+    assert (out.shape, out.dtype) == (x.shape, jnp.float32)
+
+
+def test_other_sizes_are_the_plain_network_on_zero_padded_images():
+    _, params, apply = tiny()
+    x, t, y = batch((5, 6, 1))
+    padded = jnp.pad(x, ((0, 0), (1, 2), (1, 1), (0, 0)))
+    np.testing.assert_allclose(apply(params, x, t, y), apply(params, padded, t, y)[:, 1:6, 1:7], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channel_multipliers": (1, 2, 2, 2)}, "images of 8x8 are below the smallest size 16x16 .* use fewer levels"),
+        ({"attention_resolutions": (7,)}, r"no level of height \[7\] .* the levels have \[4, 2\]"),
+        ({"base_channels": 0}, "base_channels must be at least 1, got 0"),
+        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
+        ({"channel_multipliers": ()}, r"channel_multipliers must be integers >= 1, got \(\)"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, got 'float16'"),
+    ],
+)
+def test_impossible_settings_are_one_line(settings, message):
+    def build_and_trace():
+        model = build_model("unet", {**TINY, **settings})
+        jax.eval_shape(model.init, jax.random.key(0), *batch())
+
+    with pytest.raises(ValueError, match=message) as error:
+        build_and_trace()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, r"needs labels y \[B\]; the null label is 3"),
+        (jnp.zeros(3, jnp.int32), r"integer labels of shape \[4\], got int32\[3\]"),
+    ],
+)
+def test_wrong_labels_are_one_line(y, message):
+    model, params, _ = tiny()
+    x, t, _ = batch()
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.apply, params, x, t, y)
+
+
+def test_an_unconditional_network_ignores_labels():
+    _, params, apply = tiny(num_classes=0)
+    x, t, y = batch()
+    assert "label" not in params["params"]
+    np.testing.assert_array_equal(apply(params, x, t, y), apply(params, x, t, None))
+
+
+def test_the_null_label_is_a_row_of_its_own():
+    """Its gradient reaches its row alone, and its field differs from each class's."""
+    model, params, apply = tiny()
+    x, t, _ = batch()
+    null = jnp.full(BATCH, 3)
+    gradient = jit(jax.grad(lambda p: jnp.sum(model.apply(p, x, t, null) ** 2)))(params)
+    rows = np.abs(gradient["params"]["label"]["table"]["embedding"]).sum(axis=1)
+    np.testing.assert_array_equal(rows[:3], 0)
+    assert rows[3] > 0
+
+    stepped = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
+    fields = [np.asarray(apply(stepped, x, t, jnp.full(BATCH, label))) for label in range(4)]
+    for label in range(3):
+        assert np.abs(fields[label] - fields[3]).max() > 1e-3
+
+
+def test_time_is_a_scalar_or_one_per_image():
+    _, params, apply = tiny()
+    x, _, y = batch()
+    expected = apply(params, x, jnp.full(BATCH, 0.3), y)
+    np.testing.assert_allclose(apply(params, x, jnp.float32(0.3), y), expected, atol=1e-6)
+    assert np.abs(apply(params, x, jnp.float32(0.31), y) - expected).max() > 1e-3
+
+
+def test_bfloat16_is_close_to_float32():
+    _, params, apply = tiny()
+    model, _, apply_low = tiny(dtype="bfloat16")
+    x, t, y = batch()
+    kept = jax.eval_shape(model.init, jax.random.key(0), x, t, y)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(kept))
+    out, exact = apply_low(params, x, t, y), apply(params, x, t, y)
+    assert out.dtype == jnp.float32
+    error = np.linalg.norm(out - exact) / np.linalg.norm(exact)
+    assert 0 < error < 0.03
+
+
+def test_dropout_draws_from_its_own_key():
+    _, params, apply = tiny(dropout=0.5)
+    x, t, y = batch()
+
+    def train(seed):
+        return np.asarray(apply(params, x, t, y, train=True, rngs={"dropout": jax.random.key(seed)}))
+
+    np.testing.assert_array_equal(train(0), train(0))
+    assert np.abs(train(0) - train(1)).max() > 1e-3
+    np.testing.assert_array_equal(apply(params, x, t, y), tiny()[2](params, x, t, y))  # none outside training
+
+
+def test_remat_changes_nothing():
+    x, t, y = batch()
+    values = []
+    for settings in ({}, {"remat": True}):
+        model, params, _ = tiny(**settings)
+        loss = lambda p, model=model: jnp.mean(model.apply(p, x, t, y, train=True) ** 2)  # noqa: E731
+        values.append(jit(jax.value_and_grad(loss))(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *values)
+
+
+def test_forward_mode_agrees_with_reverse_mode():
+    """u . (J d) = (J^T u) . d with J the derivative with respect to image and time."""
+    model, params, _ = tiny()
+    x, t, y = batch()
+    d = jax.random.normal(jax.random.key(2), x.shape)
+    dt = jnp.ones_like(t) / 1000
+    u = jax.random.normal(jax.random.key(3), x.shape)
+
+    @jit
+    def both(x, t):
+        field = lambda x, t: model.apply(params, x, t, y)  # noqa: E731
+        _, forward = jax.jvp(field, (x, t), (d, dt))
+        _, back = jax.vjp(field, x, t)
+        dx, d_time = back(u)
+        return jnp.vdot(u, forward), jnp.vdot(dx, d) + jnp.vdot(d_time, dt)
+
+    np.testing.assert_allclose(*both(x, t), rtol=1e-4)
+
+
+def test_exports_for_every_platform_with_a_free_batch_size():
+    model, params, apply = tiny()
+    (b,) = export.symbolic_shape("b")
+    arguments = [jax.ShapeDtypeStruct((b, *rest), dtype) for rest, dtype in [(SHAPE, "f4"), ((), "f4"), ((), "i4")]]
+    exported = export.export(jax.jit(model.apply), platforms=["cpu", "cuda", "tpu"])(params, *arguments)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    x, t, y = batch(size=3)
+    np.testing.assert_allclose(exported.call(params, x, t, y), apply(params, x, t, y), atol=1e-5)

@@ -1,0 +1,43 @@
+"""Compiler options: accepted where known, dropped where not, harmless to the numbers, none off the CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmd.utils import compile as fmd_compile
+from fmd.utils.compile import CPU_OPTIONS, cpu_compiler_options
+
+
+@pytest.fixture
+def fresh():
+    """Forgets what was probed, before and after."""
+    fmd_compile._known_cpu_options.cache_clear()
+    yield
+    fmd_compile._known_cpu_options.cache_clear()
+
+
+def test_the_options_are_known_to_this_jaxlib_and_keep_the_numbers():
+    assert cpu_compiler_options() == CPU_OPTIONS
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 9, 8)), jnp.float32)
+
+    def f(x):
+        return jnp.mean(jnp.square(x), axis=1) @ x[0, :8]
+
+    np.testing.assert_allclose(jax.jit(f, compiler_options=cpu_compiler_options())(x), jax.jit(f)(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("unknown", [{"xla_no_such_option": "1"}, {next(iter(CPU_OPTIONS)): "NO_SUCH_VALUE"}])
+def test_unknown_options_are_dropped(fresh, monkeypatch, unknown):
+    monkeypatch.setattr(fmd_compile, "CPU_OPTIONS", {**unknown, "xla_cpu_prefer_vector_width": "256"})
+    assert cpu_compiler_options() == {"xla_cpu_prefer_vector_width": "256"}
+
+
+def test_none_on_other_backends(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert cpu_compiler_options() == {}
+
+
+def test_callers_cannot_change_what_others_get():
+    cpu_compiler_options().clear()
+    assert cpu_compiler_options() == CPU_OPTIONS
