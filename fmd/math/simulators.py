@@ -4,9 +4,10 @@ A field is written for a batch: `field(t, x, args) -> dx/dt` with t a scalar or 
 else it needs (labels, weights, parameters of a toy). The solvers are Diffrax's, described in `fmd.math.solvers`.
 
 Differentiation and memory. With the default adjoint, `jax.grad` through a solve differentiates the numerical solution
-itself (discretise, then optimise). It keeps about sqrt(2 n) states for n steps (`max_steps` for an adaptive solver) and
-recomputes the rest; `diffrax.RecursiveCheckpointAdjoint(checkpoints=k)` keeps k. Sampling without a gradient keeps
-one state. `jax.jvp` needs `adjoint=diffrax.ForwardMode()`, both kinds of derivative `diffrax.DirectAdjoint()`.
+itself (discretise, then optimise). It keeps about sqrt(2 n) states for n steps (`max_steps` for an adaptive solver),
+which XLA on the CPU holds twice, and recomputes the rest; `diffrax.RecursiveCheckpointAdjoint(checkpoints=k)` keeps k.
+Sampling without a gradient keeps one state. `jax.jvp` needs `adjoint=diffrax.ForwardMode()`, both kinds of derivative
+`diffrax.DirectAdjoint()`.
 """
 
 from collections.abc import Sequence

@@ -22,29 +22,34 @@ def gaussian_field(variance):
     return field
 
 
-@pytest.mark.parametrize(
-    ("solver", "steps", "narrow", "wide"),
-    [
-        ("euler", 10, 0.4307826049, 1.7231304196),
-        ("midpoint", 10, 0.4998847384, 1.9995389535),
-        ("heun", 10, 0.5017199122, 1.9882806663),
-        ("euler", 100, 0.4926454763, 1.9705819051),
-        ("midpoint", 100, 0.4999998833, 1.9999995332),
-        ("heun", 100, 0.5000228207, 1.9999037960),
-    ],
-)
-def test_goldens(solver, steps, narrow, wide):
-    """One-dimensional N(0, 1/4) and N(0, 4) from x(0) = 1, in float64 and in float32."""
+GOLDENS = {  # x(1) from x(0) = 1 for N(0, 1/4) and N(0, 4)
+    ("euler", 10): (0.4307826049, 1.7231304196),
+    ("midpoint", 10): (0.4998847384, 1.9995389535),
+    ("heun", 10): (0.5017199122, 1.9882806663),
+    ("euler", 100): (0.4926454763, 1.9705819051),
+    ("midpoint", 100): (0.4999998833, 1.9999995332),
+    ("heun", 100): (0.5000228207, 1.9999037960),
+}
 
-    def solve(dtype):
-        field = gaussian_field(jnp.array([0.25, 4.0], dtype)[:, None])
-        return solve_ode(field, jnp.ones((2, 1), dtype), solver=solver, steps=steps).x
 
-    with jax.enable_x64(True):
-        x = solve(jnp.float64)
+def golden(solver, steps, dtype):
+    field = gaussian_field(jnp.array([0.25, 4.0], dtype)[:, None])
+    return solve_ode(field, jnp.ones((2, 1), dtype), solver=solver, steps=steps).x
+
+
+@pytest.mark.parametrize(("solver", "steps"), GOLDENS)
+@pytest.mark.usefixtures("x64")
+def test_goldens(solver, steps):
+    x = golden(solver, steps, jnp.float64)
     assert x.dtype == jnp.float64
-    np.testing.assert_allclose(x[:, 0], [narrow, wide], atol=1e-10)
-    np.testing.assert_allclose(solve(jnp.float32)[:, 0], [narrow, wide], rtol=3e-6)
+    np.testing.assert_allclose(x[:, 0], GOLDENS[solver, steps], atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "heun"])
+def test_goldens_in_float32(solver):
+    x = golden(solver, 100, jnp.float32)
+    assert x.dtype == jnp.float32
+    np.testing.assert_allclose(x[:, 0], GOLDENS[solver, 100], rtol=3e-6)
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("ralston", 2), ("rk4", 4)])
@@ -107,7 +112,7 @@ def test_euler_stops_before_the_end():
     assert abs(float(x[0, 0]) - 0.49265) < 1e-5
 
 
-@pytest.mark.parametrize("steps", [3, 33, 999])
+@pytest.mark.parametrize("steps", [3, 999])
 def test_number_of_steps_is_exact(steps):
     """x' = 1 for a counter: rounding of 1 / steps must add no step and lose none."""
     solution = solve_ode(lambda t, x, args: jnp.ones_like(x), jnp.zeros((1, 1)), solver="euler", steps=steps)
@@ -115,14 +120,14 @@ def test_number_of_steps_is_exact(steps):
     assert abs(float(solution.x[0, 0]) - 1) < 1e-5
 
 
-@pytest.mark.parametrize("solver", ALL)
+@pytest.mark.parametrize("solver", ["heun", "dopri5"])
 def test_backwards_returns_to_the_start(solver):
     field = gaussian_field(0.25)
     x0 = jnp.array([[1.0, -2.0], [0.3, 0.1]])
-    there = solve_ode(field, x0, solver=solver, steps=400)
-    back = solve_ode(field, there.x, solver=solver, steps=400, t0=1.0, t1=0.0)
+    there = solve_ode(field, x0, solver=solver, steps=100)
+    back = solve_ode(field, there.x, solver=solver, steps=100, t0=1.0, t1=0.0)
     assert bool(back.success.all())
-    np.testing.assert_allclose(back.x, x0, atol=2e-2 if solver == "euler" else 1e-3)
+    np.testing.assert_allclose(back.x, x0, atol=1e-3)
 
 
 @pytest.mark.parametrize("solver", ["heun", "tsit5"])
@@ -143,7 +148,7 @@ def test_dtype_follows_the_noise_under_x64():
     assert x.x.dtype == x.times.dtype == x.trajectory.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("solver", ALL)
+@pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "dopri8"])
 def test_trajectory(solver):
     """Times off the grid; x(t) = s(t) x(0) with s^2 = t^2 V + (1 - t)^2."""
     times = np.array([0.0, 0.123, 0.5, 0.777, 1.0])
@@ -174,7 +179,7 @@ def test_grid_replaces_steps():
     np.testing.assert_allclose(solution.x, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("solver", ADAPTIVE)
+@pytest.mark.parametrize("solver", ["tsit5", "dopri8"])
 def test_adaptive_example_does_not_depend_on_its_batch_mates(solver):
     """A hard neighbour (fast rotation) changes neither the result nor the cost of the easy example."""
 
@@ -221,7 +226,7 @@ def test_max_steps_reached_is_a_failure():
     assert not bool(solution.success[0])
 
 
-@pytest.mark.parametrize("solver", ["heun", "rk4", "tsit5", "dopri5"])
+@pytest.mark.parametrize("solver", ["heun", "rk4", "tsit5"])
 def test_field_singular_at_the_end(solver):
     """Linear-VP, alpha = t and sigma = sqrt(1 - t^2): sigma' is infinite at t = 1, the velocity's limit is not."""
     variance = 0.25
@@ -248,7 +253,7 @@ def test_state_may_be_a_pytree():
         np.testing.assert_allclose(length, 3 * (1 - np.exp(-1)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "tsit5"])
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
 def test_export_for_three_platforms_with_symbolic_batch(solver):
     (batch,) = jax.export.symbolic_shape("b")
     sample = jax.jit(lambda x: solve_ode(gaussian_field(0.25), x, solver=solver).x)
