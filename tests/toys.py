@@ -1,0 +1,156 @@
+"""What the tests of training, checkpoints and sampling share: a small network, 96 images of noise, and a lab to step in.
+
+The network compiles in a second. Its output convolution does not start at zero, so every parameter gets a gradient.
+As a module of `config.imports` it also serves runs in a process of their own (`write_config`, `run_fmd`).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmd import config as configs
+from fmd.data import ImageDataset, Split, register_source
+from fmd.models.registry import register_model
+from fmd.training import setup
+from fmd.training.callbacks import Callback
+from fmd.training.state import create_state
+from fmd.training.step import train_steps
+from fmd.utils import distributed
+
+CLASSES = 4
+
+
+@register_model("toy")
+class Toy(nn.Module):
+    num_classes: int
+    width: int = 8
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False):
+        h = nn.Conv(self.width, (3, 3))(x)
+        h = h + nn.Dense(self.width)(jnp.stack([t, t**2], -1))[:, None, None]
+        h = h + nn.Embed(self.num_classes + 1, self.width)(y)[:, None, None]
+        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        return nn.Conv(x.shape[-1], (3, 3))(h)
+
+
+@register_source("toy")
+def dataset(size: int = 96) -> ImageDataset:
+    random = np.random.default_rng(0)
+
+    def split(count):
+        labels = np.arange(count, dtype=np.int32) % CLASSES
+        shade = 60 * labels[:, None, None, None]
+        return Split((shade + random.integers(0, 60, (count, 8, 8, 1))).astype(np.uint8), labels)
+
+    return ImageDataset("toy", split(size), split(40), CLASSES, "made up by the tests")
+
+
+def settings(**overrides):
+    """A short run of the toy as a plain dictionary; overrides are blocks, e.g. train={"num_steps": 3}."""
+    base = {
+        "imports": ["toys"],
+        "data": {"source": "toy"},
+        "model": {"name": "toy"},
+        "path": {"times": {"name": "uniform", "stratified": True}},
+        "train": {"num_steps": 12, "batch_size": 16, "label_dropout": 0.2},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-2, "warmup_steps": 3, "weight_decay": 1e-2},
+        "ema": {"decays": [0.9, 0.99], "power_stds": [0.1]},
+        "sample": {"guidance": {"name": "cfg", "weight": 2.0}, "steps": 3},
+        "checkpoint": {"every": 4},
+        "log": {"every": 3, "eval_every": 4, "eval_examples": 40, "samples_every": 4, "samples_per_class": 2},
+    }
+    for key, value in overrides.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and "name" not in value:
+            value = {**base[key], **value}
+        base[key] = value
+    return base
+
+
+def config(**overrides):
+    return configs.resolve(settings(**overrides))
+
+
+class Lab:
+    """One config on one layout, compiled: `lab.run(3)` returns the state and the last report after three steps."""
+
+    def __init__(self, config, layout, data=None):
+        self.config, self.layout, self.data = config, layout, data or dataset()
+        self.model = setup.make_model(config, self.data.image_shape, self.data.num_classes)
+        self.recipe = setup.make_recipe(config, self.model, layout)
+        self.abstract = jax.eval_shape(self.init)
+        self.shardings = distributed.state_shardings(layout, self.abstract)
+        step = partial(train_steps, recipe=self.recipe, axis_name=layout.axis_name)
+        self.program = distributed.compile_step(step, layout, self.shardings)
+        self.resident = distributed.replicate(
+            layout, {"images": self.data.train.images, "labels": self.data.train.labels}
+        )
+
+    def init(self):
+        example = jnp.zeros((1, *self.data.image_shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+        params = self.model.init(jax.random.key(0), *example)["params"]
+        return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages))
+
+    def placed(self):
+        """The abstract state with its shardings, as `Store.restore` wants it."""
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.abstract, self.shardings
+        )
+
+    def feed(self, start=0):
+        for feed in setup.feed(self.config, self.data, start):
+            yield distributed.place_feed(self.layout, feed)
+
+    def run(self, steps, state=None):
+        state = jax.jit(self.init, out_shardings=self.shardings)() if state is None else state
+        report = None
+        for _, feed in zip(range(steps), self.feed(int(state.step)), strict=False):
+            state, report = self.program(state, self.resident, feed)
+        return state, report
+
+
+class SignalAt(Callback):
+    """Sends this process a signal: TOY_SIGNAL="KILL 7" after step 7, in every process or in that of TOY_PROCESS."""
+
+    def on_step_end(self, run):
+        name, step = os.environ.get("TOY_SIGNAL", "KILL -1").split()
+        mine = os.environ.get("TOY_PROCESS", str(jax.process_index())) == str(jax.process_index())
+        if mine and run.step == int(step):
+            os.kill(os.getpid(), getattr(signal, f"SIG{name}"))
+
+
+def write_config(folder: Path, **overrides) -> Path:
+    path = folder / "toy.py"
+    values = settings(**overrides)
+    values["log"] = {**values["log"], "callbacks": ["toys:SignalAt"]}
+    path.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({values!r})\n")
+    return path
+
+
+def start_fmd(*arguments, devices=1, **environment) -> subprocess.Popen:
+    """Starts the command line in a process of its own, on the CPU."""
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(Path(__file__).parent),
+        **environment,
+    }
+    command = [sys.executable, "-m", "fmd.main", *map(str, arguments)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run_fmd(*arguments, **options) -> tuple[int, str]:
+    """Runs the command line to its end: (exit code, output). Minus the signal's number where one ended it."""
+    process = start_fmd(*arguments, **options)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
