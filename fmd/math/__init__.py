@@ -1,0 +1,48 @@
+"""The mathematics of flow matching: pure functions of arrays, each proven against a closed form.
+
+Time. t = 0 is noise and t = 1 is data, everywhere. t is a scalar or one value per example [B], never below float32.
+
+Pair. x0 is noise, x1 is data, and the path between them and its velocity are
+
+    x_t = alpha(t) x1 + sigma(t) x0,        v_t = alpha'(t) x1 + sigma'(t) x0
+
+where log_snr = log(alpha^2/sigma^2) grows. A network learns E[v_t | x_t = x], the velocity field whose flow carries
+noise at t = 0 to data at t = 1.
+
+Predictions. "velocity", "data" (E[x1 | x]), "noise" (E[x0 | x]) and "score" (grad log p_t) at one (x, t) determine each
+other by affine maps. Which of them a network predicts is a matter of taste; which formulas are finite at an end is not,
+and each file says what happens there.
+
+Guidance. Weight w = 1 is conditional, w = 0 unconditional: v = v_null + w (v_cond - v_null). The "guidance scale" s of
+some papers is w - 1.
+
+Dtypes. Functions follow their input: float32 in, float32 out; float64 under jax_enable_x64; bfloat16 arrays keep their
+dtype while coefficients are computed in float32. No function relies on implicit dtype promotion or rank promotion.
+
+Randomness. Functions that draw take a typed key (jax.random.key). Times are drawn per global example index, so that the
+result does not depend on the number of devices.
+
+The files, in the order in which a computation uses them:
+
+    schedules     alpha, sigma, their derivatives, log_snr and its inverse, by name or from two functions
+    paths         x_t and its velocity; the twelve conversions; sampling along another schedule than in training
+    times         training times (stratified over the global batch, shifted, clipped) and sampling grids
+    couplings     which noise goes with which image of a batch
+    guidance      rules that combine two predictions; the guided field with one network call
+    odes          a network's prediction as a field dx/dt, and the stochastic equation around it
+    simulators    solving a field from noise to data or back, on fixed grids or with step control per example
+    likelihood    log-density by the change of variables, bits per dimension
+    few_step      training targets for networks that take long steps: MeanFlow, shortcut models, reflow
+
+A field is always field(t, x, args=None) -> dx/dt for a batch x [B, ...]. Wrong values raise ValueError where they
+enter, in one line that names the value and the rule. Training targets and a guided sampler, in full:
+
+    from fmd.math import guidance, paths, schedules, simulators, times
+
+    schedule = schedules.get("linear")
+    t = times.get("logit_normal", mean=0.0, std=1.0, stratified=True)(key, (batch,))
+    x_t, target = paths.interpolate(schedule, x0, x1, t), paths.velocity(schedule, x0, x1, t)
+    rule = guidance.get("cfg", weight=3.0, interval=(0.2, 0.9))
+    field = guidance.guided_field(predict, null_label, rule)
+    images = simulators.solve_ode(field, noise, args=labels, solver="heun", steps=50).x
+"""
