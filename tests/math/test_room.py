@@ -26,7 +26,7 @@ def test_the_example_on_the_page_runs():
     for length, target in ((0.2, outside), (0.7, inside), (0.1, outside)):
         target = target[:, None, None, None]
         expected = target + (expected - target) * np.exp(-length)
-    np.testing.assert_allclose(scope["images"], expected, atol=0.05)  # Heun steps across the jumps
+    np.testing.assert_allclose(scope["images"], expected, atol=0.1)  # Heun steps across the jumps
 
 
 def test_importing_the_room_starts_no_backend_and_loads_nothing_heavy():
