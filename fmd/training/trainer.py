@@ -50,6 +50,8 @@ class Run:
     step: int = 0
     report: Report | None = None  # of the last dispatch; still on the device
     figures: dict[str, float] = field(default_factory=dict)  # of the last evaluation, with its "step"
+    logs: dict[str, Any] = field(default_factory=dict)  # by name ("metrics"), objects with the `lines` written so far
+    seconds: dict[str, float] = field(default_factory=dict)  # spent beside the steps of this process, by what for
     stop_asked: bool = False  # see `stop`
     stopping: bool = False  # this dispatch is the last one, for all processes of the run
     cleanup: ExitStack = field(default_factory=ExitStack)  # callbacks add here what must be closed, also after an error
