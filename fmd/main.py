@@ -9,6 +9,7 @@ This file is short on purpose: each mode is one function in `fmd.modes`, importe
 """
 
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import app, flags, logging
@@ -55,9 +56,10 @@ def run() -> None:
         app.run(lambda argv: main(argv, overrides), argv=arguments, flags_parser=process.parse_flags)
     except Exception as error:
         if (FLAGS.is_parsed() and FLAGS.traceback) or not process.is_users_to_fix(error):
-            raise
+            traceback.print_exc()
+            process.leave(1)
         print(f"fmd: {process.one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        process.leave(2)
 
 
 if __name__ == "__main__":

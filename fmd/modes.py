@@ -25,6 +25,8 @@ def train(flags: Any, overrides: Overrides) -> None:
     """Trains, or goes on with the run in the workdir."""
     process.need(flags, "config", "train needs a config file, e.g. --config=configs/mnist_cfg_strong.py")
     distributed.initialize(flags.coordinator, flags.num_processes, flags.process_id)
+    if not distributed.is_main_process():
+        logging.set_verbosity(logging.WARNING)
     process.use_compilation_cache()
     config = resolve_for_this_machine(configs.load_file(flags.config), overrides)
     workdir = Path(flags.workdir or Path("runs") / Path(flags.config).stem)

@@ -25,6 +25,7 @@ from fmd.utils.compile import cpu_compiler_options
 MODES = ("auto", "jit", "pmap", "mesh")
 BATCH_AXES = ("data", "fsdp")
 MESSAGE_BYTES = 1000
+OWN_FAULT = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")  # errors that another process did not cause
 SMALLEST_SHARDED = 2**14  # elements; splitting smaller leaves costs more in latency than it saves in memory
 
 
@@ -87,7 +88,7 @@ def clear_message_when_another_process_ends() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or str(error).startswith(OWN_FAULT):
             raise
         raise RuntimeError(
             f"another process of this run has ended, or this one lost it ({str(error).splitlines()[0][:200]}); "

@@ -95,6 +95,15 @@ def one_line(error: BaseException) -> str:
     return " ".join((text or type(error).__name__).split()) + (f" [{notes}]" if notes else "")
 
 
+def leave(code: int) -> None:
+    """Ends the program. One process of several goes at once: JAX would first wait for the others, which wait for it."""
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def log_plainly() -> None:
     """Plain lines of fmd's own; of the libraries below only warnings, which keep absl's prefix out of the way."""
     import logging as python_logging
