@@ -1,34 +1,55 @@
 """What happens around the loop: plain objects with three hooks, called in order.
 
-A callback of your own subclasses `Callback`, overrides what it needs, and is named in `config.log.callbacks` as
-"package.module:Class". Hooks see the `Run` (fmd.training.trainer) and may call `run.stop()`.
+The order is that of the list, and it matters: what a step leaves behind (its log line, its figures, its samples) is
+there before the checkpoint of that step, so that a run that goes on from it has nothing to make up for.
 """
 
-import csv
 import importlib
-import json
+import math
 import sys
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from tqdm.auto import tqdm
 
 from fmd.sampling.sampler import Sampler
+from fmd.training.lines import Line, LineLog
 from fmd.training.step import Report
+from fmd.training.timing import Timing, beside_the_steps
 from fmd.utils.distributed import is_main_process
-from fmd.utils.files import atomic_path
 from fmd.utils.seed import stream
-from fmd.utils.viz import image_grid, save_png
+from fmd.utils.viz import labelled_grid, save_png
 
-Line = dict[str, Any]  # a line of a log: numbers by name, None where there is none
+MOST_ROWS = 32  # classes in a grid of samples
+GRID_SIDE = 2048  # pixels
 
 
 class Callback:
-    """The hooks. `on_step_end` comes after every dispatch (config.train.steps_per_dispatch steps)."""
+    """The hooks. Subclass it, override what you need, name it in `config.log.callbacks` as "package.module:Class".
+
+    `on_train_start` comes before the first step (also where a run goes on), `on_step_end` after every dispatch
+    (config.train.steps_per_dispatch steps), `on_train_end` after the last one or a stop, not after an error. All
+    processes of a run call every hook, and must take part in computations over all devices; files are for the main
+    process (`fmd.utils.distributed.is_main_process()`). What a hook raises ends the run and is reported with the name
+    of the callback; the checkpoints before it stay good.
+
+    Of `run` a callback may use:
+        config, workdir, facts, dataset, model: what is trained, where and on what.
+        step: how many steps are done.
+        weights: the averaged parameters, to sample or to measure with.
+        state: the whole state; the next step reuses its memory, so copy what you keep.
+        report: the step's own figures, still on the device; `jax.device_get` waits for them.
+        figures: of the last evaluation, with its "step".
+        logs: by name ("metrics", "validation", "timing"), each with the `lines` so far, those before a resume
+            included. Your own `fmd.training.lines.LineLog` in it appears in the report and in the writers, too.
+        due(every): whether it is time for what happens every so many steps; also on the last step.
+        finished, stopping: whether this is the last step, or the last before an early end.
+        stop(): asks for an early end, with a checkpoint.
+        cleanup: an ExitStack; add to it what must be closed even after an error.
+    """
 
     def on_train_start(self, run: Any) -> None: ...
 
@@ -37,40 +58,58 @@ class Callback:
     def on_train_end(self, run: Any) -> None: ...
 
 
+HOOKS = ("on_train_start", "on_step_end", "on_train_end")
+
+
 class Log(Callback):
     """metrics.csv and metrics.jsonl: a line every `log.every` steps with the means over those steps.
 
     No clock in them: a resumed run writes the same bytes as an uninterrupted one. Reading a figure waits for the
-    device, so a line is written one dispatch late, except where a checkpoint is about to rely on it.
+    device, so a line is written one dispatch late, except where a checkpoint is about to rely on it. What the clock
+    says about the same steps goes to timing.jsonl.
     """
 
-    def __init__(self) -> None:
-        self._pending: tuple[int, Report] | None = None
-
     def on_train_start(self, run: Any) -> None:
-        self._lines = LineLog(run.workdir / "metrics", after=run.step)
+        self._log = run.logs["metrics"] = LineLog(run.workdir / "metrics", after=run.step)
+        self._timing = Timing(run)
+        self._pending: tuple[int, Report, Any] | None = None
+
+        def beside(state: Any) -> tuple[jax.Array, jax.Array]:
+            """Parameter norm and learning rate of the last step."""
+            return optax.tree.norm(state.params), run.recipe.learning_rate(state.step - 1 - state.skipped)
+
+        self._beside = jax.jit(beside, out_shardings=run.layout.replicated)
 
     def on_step_end(self, run: Any) -> None:
+        self._timing.first_step(run)
         self._write(run)
         if run.due(run.config.log.every):
-            self._pending = (run.step, run.report)
-        if run.finished or run.stopping or run.step % run.config.checkpoint.every == 0:
+            self._pending = (run.step, run.report, self._beside(run.state))
+        if run.due(run.config.checkpoint.every) or run.stopping:
             self._write(run)
+
+    def on_train_end(self, run: Any) -> None:
+        self._timing.line(run, run.step, last=True)
 
     def _write(self, run: Any) -> None:
         if self._pending is None:
             return
-        (step, report), self._pending = self._pending, None
-        report = jax.device_get(report)
+        (step, report, beside), self._pending = self._pending, None
+        report, (param_norm, learning_rate) = jax.device_get((report, beside))
         stop_if_not_finite(run, report)
-        window, steps = report.window, max(float(report.window.steps), 1.0)
-        line: Line = {"step": step}
-        line |= {"loss": _rounded(window.loss / steps), "grad_norm": _rounded(window.grad_norm / steps)}
-        line["learning_rate"] = _rounded(run.recipe.learning_rate(step - 1 - report.skipped))
+        window = report.window
+        line: Line = {"step": step, "loss": _mean(window.loss, window.steps)}
+        line |= {"grad_norm": _mean(window.grad_norm, window.steps), "param_norm": _rounded(param_norm)}
+        line["learning_rate"] = _rounded(learning_rate)
         for i, (total, count) in enumerate(zip(window.bin_loss, window.bin_count, strict=True)):
-            line[f"loss_t{i}"] = _rounded(total / count) if count else None
+            line[f"loss_t{i}"] = _mean(total, count)
         line["skipped"] = int(report.skipped)
-        self._lines.append(line)
+        self._log.append(line)
+        self._timing.line(run, step)
+
+
+def _mean(total: Any, count: Any) -> float | None:
+    return _rounded(total / count) if count else None
 
 
 def _rounded(value: Any) -> float:
@@ -102,35 +141,39 @@ class Progress(Callback):
             **piped,
         )
         run.cleanup.callback(self._bar.close)
-        self._clock, self._since = time.perf_counter(), run.step
-        self._report: Report | None = None
 
     def on_step_end(self, run: Any) -> None:
-        if run.due(run.config.log.every):
-            if self._report is not None:
-                window = jax.device_get(self._report.window)
-                rate = (run.step - self._since) * run.config.train.batch_size / (time.perf_counter() - self._clock)
-                self._bar.set_postfix_str(f"loss {window.loss / max(window.steps, 1):.4f}, {rate:.0f} images/s")
-                self._clock, self._since = time.perf_counter(), run.step
-            self._report = run.report
+        metrics, timing = run.logs["metrics"].lines, run.logs["timing"].lines
+        if run.due(run.config.log.every) and metrics and timing:
+            loss, rate = metrics[-1]["loss"], timing[-1]["images_per_second"]
+            shown = [f"loss {loss:.4f}"] if loss is not None else []
+            shown += [f"{rate:.0f} images/s"] if rate is not None else []
+            self._bar.set_postfix_str(", ".join(shown), refresh=False)
         self._bar.update(run.config.train.steps_per_dispatch)
 
 
 class Samples(Callback):
-    """samples/step_N.png every `log.samples_every` steps: a row per class, from the same noise each time."""
+    """samples/step_N.png every `log.samples_every` steps: a row per class, from the same noise each time.
+
+    Of more than MOST_ROWS classes so many are shown, evenly spread.
+    """
 
     def on_train_start(self, run: Any) -> None:
-        per_class = run.config.log.samples_per_class
         classes = max(run.dataset.num_classes, 1)
-        self._labels = np.repeat(np.arange(classes, dtype=np.int32), per_class)
-        self._columns = per_class
+        rows = np.arange(classes, dtype=np.int32)[:: math.ceil(classes / MOST_ROWS)]
+        self._labels = np.repeat(rows, run.config.log.samples_per_class)
+        known = run.dataset.class_names or [str(i) if classes > 1 else "" for i in range(classes)]
+        self._names = [known[i] for i in rows]
         self._sampler = Sampler.from_facts(run.facts, model=run.model, layout=run.layout)
 
     def on_step_end(self, run: Any) -> None:
-        if run.due(run.config.log.samples_every):
+        if not run.due(run.config.log.samples_every):
+            return
+        with beside_the_steps(run, "sampling"):
             images = self._sampler(self._labels, stream(run.config.seed, "sample"), params=run.weights)
             if is_main_process():
-                picture = image_grid(images, columns=self._columns, scale=max(1, 56 // images.shape[1]))
+                scale = max(1, 56 // images.shape[1])
+                picture = labelled_grid(images, self._names, scale=scale, longest_side=GRID_SIDE)
                 save_png(run.workdir / "samples" / f"step_{run.step:08d}.png", picture, overwrite=True)
 
 
@@ -147,63 +190,28 @@ class Evaluate(Callback):
 
     def on_train_start(self, run: Any) -> None:
         self._evaluate = self._make(run)
-        self._lines = LineLog(run.workdir / "validation", after=run.step)
+        self._log = run.logs["validation"] = LineLog(run.workdir / "validation", after=run.step)
 
     def on_step_end(self, run: Any) -> None:
         if run.due(run.config.log.eval_every):
-            run.figures = {"step": run.step, **self._evaluate(run.weights)}
-            self._lines.append(run.figures)
+            with beside_the_steps(run, "evaluation"):
+                run.figures = {"step": run.step, **self._evaluate(run.weights)}
+            self._log.append(run.figures)
 
 
 class Checkpoints(Callback):
-    """Saves every `checkpoint.every` steps, at the end, and when the run is asked to stop. Put it last.
+    """Saves every `checkpoint.every` steps, at the end, and when the run is asked to stop.
 
-    A step that was also evaluated takes part in `checkpoint.keep_best`, with its validation loss.
+    Put it behind everything that leaves something of its step in the workdir. A step that was also evaluated takes
+    part in `checkpoint.keep_best`, with its validation loss.
     """
 
     def on_step_end(self, run: Any) -> None:
         if run.due(run.config.checkpoint.every) or run.stopping:
             stop_if_not_finite(run, jax.device_get(run.report))
             score = run.figures["validation_loss"] if run.figures.get("step") == run.step else None
-            run.store.save(run.step, ema=run.state.ema, train=run.state.replace(ema={}), score=score)
-
-
-class LineLog:
-    """The same lines as CSV and as JSON lines. Opening it drops lines after step `after`, which will come again."""
-
-    def __init__(self, stem: Path, *, after: int) -> None:
-        self._csv, self._jsonl = stem.with_suffix(".csv"), stem.with_suffix(".jsonl")
-        kept = [line for line in _read_lines(self._jsonl) if line["step"] <= after]
-        for path in (self._csv, self._jsonl):
-            if is_main_process() and (kept or path.exists()):
-                with atomic_path(path, overwrite=True) as temporary:
-                    temporary.touch()
-                path.write_text("")
-        for line in kept:
-            self.append(line)
-
-    def append(self, line: Line) -> None:
-        if not is_main_process():
-            return
-        new = not self._csv.exists() or not self._csv.stat().st_size
-        with open(self._jsonl, "a") as jsonl:
-            jsonl.write(json.dumps(line) + "\n")
-        with open(self._csv, "a", newline="") as table:
-            writer = csv.writer(table)
-            if new:
-                writer.writerow(line)
-            writer.writerow(line.values())
-
-
-def _read_lines(path: Path) -> list[Line]:
-    """The lines of a log; a last one cut short by a kill is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+            with beside_the_steps(run, "checkpoint"):
+                run.store.save(run.step, ema=run.state.ema, train=run.state.replace(ema={}), score=score)
 
 
 def stop_if_not_finite(run: Any, report: Report) -> None:
@@ -219,13 +227,18 @@ def load(names: Iterable[str]) -> list[Callback]:
     """Callbacks from "package.module:Class" names.
 
     Raises:
-        ValueError: for a name of another form, or one that cannot be imported.
+        ValueError: for a name of another form, or one that cannot be imported or is no callback.
     """
     found = []
     for name in names:
         module, _, attribute = name.partition(":")
         try:
-            found.append(getattr(importlib.import_module(module), attribute)())
+            make = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"config.log.callbacks: {name!r} is not package.module:Class ({error})") from None
+        if lacking := [hook for hook in HOOKS if not callable(getattr(make, hook, None))]:
+            raise ValueError(
+                f"config.log.callbacks: {name!r} has no {lacking[0]}; make it a subclass of {__name__}.Callback"
+            )
+        found.append(make())
     return found

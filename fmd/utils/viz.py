@@ -1,39 +1,113 @@
-"""Pictures as plain uint8 arrays; Pillow only at the file boundary, imported when needed."""
+"""Pictures as uint8 arrays, the same for the same images. Pillow, for letters and files, is loaded when needed."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fmd.utils.files import atomic_path
 
+LONGEST_SIDE = 4096  # pixels of a picture; larger ones are shrunk
+FONT_SIZE = 14
+LONGEST_NAME = 24  # letters of a row's name
 
-def image_grid(images: np.ndarray, *, columns: int | None = None, gap: int = 2, scale: int = 1) -> np.ndarray:
+
+def image_grid(
+    images: np.ndarray, *, columns: int | None = None, gap: int = 2, scale: int = 1, longest_side: int = LONGEST_SIDE
+) -> np.ndarray:
     """Arranges images row by row on a white ground.
 
     Args:
-        images: uint8 [N, H, W, C] with C = 1 or 3.
+        images: uint8 [N, H, W, C]. With C other than 1 or 3 an image is shown as its channels side by side, in grey.
         columns: images per row; the default, floor(sqrt(N)), makes a near-square grid.
         gap: white pixels between images, before scaling.
         scale: every pixel becomes a scale x scale square.
+        longest_side: a larger picture is made of images shrunk by a whole factor, by the mean over squares.
 
     Returns:
-        uint8 [rows, columns] picture, [.., .., C].
+        uint8 [rows, columns] picture, [.., .., 1 or 3].
 
     Raises:
         ValueError: for another dtype or shape, or no images.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images) or images.shape[-1] not in (1, 3):
-        raise ValueError(f"a grid takes uint8 images [N, H, W, 1 or 3] with N > 0, not {images.dtype} {images.shape}")
-    count, height, width, channels = images.shape
-    columns = columns or max(1, math.isqrt(count))
-    rows = -(-count // columns)
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"a grid takes uint8 images [N, H, W, C], N > 0, not {images.dtype} {images.shape}")
+    if images.shape[-1] not in (1, 3):
+        images = channels_side_by_side(images)
+    columns = columns or max(1, math.isqrt(len(images)))
+    rows = -(-len(images) // columns)
+    side = max(rows * (images.shape[1] + gap), columns * (images.shape[2] + gap)) + gap
+    if side * scale > longest_side:
+        scale = max(1, longest_side // side)
+        images = shrink(images, -(-side // longest_side))
+    height, width, channels = images.shape[1:]
     cell_h, cell_w = height + gap, width + gap
     sheet = np.full((rows * cell_h + gap, columns * cell_w + gap, channels), 255, np.uint8)
     for i, image in enumerate(images):
         top, left = gap + (i // columns) * cell_h, gap + (i % columns) * cell_w
         sheet[top : top + height, left : left + width] = image
     return sheet.repeat(scale, 0).repeat(scale, 1)
+
+
+def labelled_grid(
+    images: np.ndarray, names: Sequence[str], *, scale: int = 1, longest_side: int = LONGEST_SIDE
+) -> np.ndarray:
+    """`image_grid` with one row per name, and the names at the left of their rows.
+
+    Args:
+        images: uint8 [N, H, W, C], N a multiple of the number of names, row by row.
+        names: one per row; where all are empty there is no space for them either.
+        scale, longest_side: as in `image_grid`; the names take their space beside it.
+
+    Returns:
+        uint8 picture [.., .., 1 or 3].
+
+    Raises:
+        ValueError: when the rows would not be equally long.
+    """
+    if not names or len(images) % len(names):
+        raise ValueError(f"{len(images)} images cannot be shared out to {len(names)} rows; give as many to each name")
+    grid = image_grid(images, columns=len(images) // len(names), scale=scale, longest_side=longest_side)
+    if not any(names):
+        return grid
+    margin = _names_beside_rows(names, len(grid))
+    return np.concatenate([np.broadcast_to(margin, (*margin.shape[:2], grid.shape[2])), grid], axis=1)
+
+
+def _names_beside_rows(names: Sequence[str], height: int) -> np.ndarray:
+    """The names in black on white, right-aligned, each in the middle of its part of `height`: [height, W, 1]."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(min(FONT_SIZE, max(6, height // len(names))))
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..." for name in names]
+    space = font.getlength("n")
+    width = math.ceil(max(font.getlength(name) for name in names) + 2 * space)
+    margin = Image.new("L", (width, height), 255)
+    for i, name in enumerate(names):
+        middle = (width - space, height * (i + 0.5) / len(names))
+        ImageDraw.Draw(margin).text(middle, name, fill=0, font=font, anchor="rm")
+    return np.asarray(margin)[..., None]
+
+
+def channels_side_by_side(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, C] as grey images [N, H, C W, 1], for channels that are no colours."""
+    count, height, width, channels = images.shape
+    return images.transpose(0, 1, 3, 2).reshape(count, height, channels * width, 1)
+
+
+def shrink(images: np.ndarray, factor: int) -> np.ndarray:
+    """uint8 [N, H, W, C] -> [N, ceil(H / factor), ceil(W / factor), C]: the rounded mean over squares.
+
+    Squares that reach over the edge count the pixels inside.
+    """
+    if factor == 1:
+        return images
+    _, height, width, _ = images.shape
+    rows, columns = np.arange(0, height, factor), np.arange(0, width, factor)
+    sums = np.add.reduceat(np.add.reduceat(images.astype(np.uint32), rows, axis=1), columns, axis=2)
+    count = np.minimum(factor, height - rows)[:, None] * np.minimum(factor, width - columns)
+    return ((sums + count[..., None] // 2) // count[..., None]).astype(np.uint8)
 
 
 def save_png(path: Path, picture: np.ndarray, *, overwrite: bool = False) -> None:
