@@ -1,6 +1,6 @@
 """Averages of the parameters along a run, in float32.
 
-Exponential, with a warm-up that forgets the start:  `beta_n = min(decay, (1 + n) / (10 + n))`.
+Exponential, with a warm-up that forgets the start: step n (1 for the first) keeps `min(decay, n / (9 + n))`.
 Power function (arXiv 2312.02696): `beta_n = (1 - 1/n)^(gamma + 1)` after n steps weighs step tau by tau^gamma, so that
 the width of the average is a fixed share of the run, its relative standard deviation
 `std = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3)))`.

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fmd.math import paths
-from fmd.math.broadcasting import expand_left
 
 Predict = Callable[[Array, Array, Array], Array]  # (x [B, H, W, C], t [B], y [B]) -> [B, H, W, C]
 
@@ -92,7 +91,7 @@ def augment(
 
     What moves in repeats the border pixels.
     """
-    images = jnp.where(expand_left(mirror, images), images[:, :, ::-1], images)
+    images = jnp.where(mirror[:, None, None, None], images[:, :, ::-1], images)
     if not margin:
         return images
     _, height, width, _ = images.shape

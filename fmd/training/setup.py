@@ -56,6 +56,12 @@ def make_recipe(config: Any, model: Any, layout: Layout | None = None) -> Recipe
     schedule_name, schedule_params = parts(config.path.schedule)
     times_name, times_params = parts(config.path.times)
     coupling_name, coupling_params = parts(config.path.coupling)
+    sampler = times.get(times_name, **times_params)
+    if config.train.weighting == "velocity" and config.path.prediction != "velocity" and not sampler.clip:
+        raise ValueError(
+            f"config.train.weighting = 'velocity' with config.path.prediction = {config.path.prediction!r} gives "
+            f"infinite weights at an end of [0, 1]; set config.path.times.clip, e.g. to 0.01"
+        )
     o = config.optimizer
     learning_rate = optimizers.learning_rate(
         o.learning_rate,
@@ -77,7 +83,7 @@ def make_recipe(config: Any, model: Any, layout: Layout | None = None) -> Recipe
         ),
         learning_rate=learning_rate,
         averages=ema.averages(config.ema.decays, config.ema.power_stds),
-        times=times.get(times_name, **times_params),
+        times=sampler,
         coupling=couplings.get(coupling_name, **coupling_params),
         seed=config.seed,
         batch_size=config.train.batch_size,

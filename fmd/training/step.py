@@ -77,7 +77,7 @@ def train_step(
     Returns:
         The next state and the report.
     """
-    x1, labels, draws, dropout_key = _draw(state.step, batch, recipe, axis_name)
+    x1, labels, draws, dropout_key = draw(state.step, batch, recipe, axis_name)
     params = state.params if axis_name is None else lax.pcast(state.params, axis_name, to="varying")
     gradient, loss = _gradient(params, x1, labels, draws, batch.index, dropout_key, recipe)
 
@@ -118,19 +118,22 @@ def train_steps(
     return state, jax.tree.map(lambda x: x[-1], reports)
 
 
-def _draw(
+def draw(
     step: Int[Array, ""], batch: Batch, recipe: Recipe, axis_name: str | None
 ) -> tuple[Array, Array, Draws, Array]:
-    """Augments and pairs the images and draws noise, times and label dropout, all from (seed, step, index)."""
+    """All that is random in a step, from (seed, step, index): (images [-1, 1], labels, draws, key of the dropout).
+
+    Augments and pairs the images, and draws noise, times and label dropout.
+    """
 
     def key(name: str) -> Array:
         return jax.random.fold_in(seeds.stream(recipe.seed, name), step)
 
     x1, labels = to_unit(batch.images), batch.labels
     if recipe.flip or recipe.shift:
-        keys = seeds.example_keys(key("augment"), batch.index)
-        mirror = jax.vmap(jax.random.bernoulli)(keys) & recipe.flip
-        offset = jax.vmap(lambda k: jax.random.randint(k, (2,), -recipe.shift, recipe.shift + 1))(keys)
+        keys = jax.vmap(jax.random.split)(seeds.example_keys(key("augment"), batch.index))
+        mirror = jax.vmap(jax.random.bernoulli)(keys[:, 0]) & recipe.flip
+        offset = jax.vmap(lambda k: jax.random.randint(k, (2,), -recipe.shift, recipe.shift + 1))(keys[:, 1])
         x1 = augment(x1, mirror, offset, margin=recipe.shift)
 
     x0 = seeds.example_normal(key("noise"), batch.index, x1.shape[1:])

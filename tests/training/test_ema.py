@@ -1,0 +1,91 @@
+"""Averages against closed forms, the golden exponents of 2312.02696, and widths reconstructed after the run."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmd.training import ema
+
+
+@pytest.mark.parametrize(("std", "gamma"), [(0.05, 16.9722), (0.10, 6.9372), (0.15, 3.5579)])
+def test_golden_exponents(std, gamma):
+    found = ema.power_exponent(std)
+    assert abs(found - gamma) < 5e-5
+    assert abs(np.sqrt((found + 1) / ((found + 2) ** 2 * (found + 3))) - std) < 1e-12
+
+
+def walk(steps, seed=0):
+    """Parameters along a made-up run: a drift with noise, one number."""
+    noise = np.random.default_rng(seed).normal(size=steps).cumsum() * 0.05
+    return (np.linspace(0.0, 1.0, steps) ** 0.5 + noise).astype(np.float32)
+
+
+def track(values, kinds):
+    """All averages after each of the values came in: {name: [steps]}."""
+    state = {name: {"w": jnp.float32(-100.0)} for name in kinds}  # a start that must be forgotten
+    seen = {name: [] for name in kinds}
+    for n, value in enumerate(values, start=1):
+        state = ema.update(state, {"w": jnp.float32(value)}, kinds, jnp.int32(n))
+        for name in kinds:
+            seen[name].append(float(state[name]["w"]))
+    return {name: np.array(numbers) for name, numbers in seen.items()}
+
+
+def test_exponential_average_warms_up_and_then_keeps_its_decay():
+    betas = [float(ema.beta("decay0", 0.9, jnp.int32(n))) for n in range(1, 200)]
+    np.testing.assert_allclose(betas, [min(0.9, n / (9 + n)) for n in range(1, 200)], rtol=1e-6)
+
+    values = walk(50)
+    by_hand, average = [], -100.0
+    for n, value in enumerate(values, start=1):
+        keep = min(0.9, n / (9 + n))
+        average = keep * average + (1 - keep) * float(value)
+        by_hand.append(average)
+    np.testing.assert_allclose(track(values, {"decay0": 0.9})["decay0"], by_hand, rtol=1e-4)
+
+
+def test_decay_zero_is_the_parameters_themselves():
+    values = walk(20)
+    np.testing.assert_array_equal(track(values, {"decay0": 0.0})["decay0"], values)
+
+
+def test_power_average_forgets_the_start_at_once_and_weighs_step_tau_by_tau_to_the_gamma():
+    gamma, values = ema.power_exponent(0.1), walk(300)
+    average = track(values, {"power0": gamma})["power0"]
+    assert average[0] == values[0]
+    # The weight of step tau in closed form: the product of what it is given and what is kept after it.
+    n = np.arange(1, 301)
+    share = n ** (gamma + 1) - (n - 1.0) ** (gamma + 1)
+    np.testing.assert_allclose(average[-1], (share / share.sum()) @ values, rtol=1e-4)
+
+
+def test_several_averages_have_names_and_float32_buffers_of_their_own():
+    kinds = ema.averages((0.9, 0.99), (0.05,))
+    assert list(kinds) == ["decay0", "decay1", "power0"]
+    params = {"w": jnp.ones(3)}
+    updated = ema.update({name: {"w": jnp.zeros(3)} for name in kinds}, params, kinds, jnp.int32(1))
+    assert all(tree["w"].dtype == jnp.float32 for tree in updated.values())
+    assert len({tree["w"].unsafe_buffer_pointer() for tree in [*updated.values(), params]}) == 4
+
+
+@pytest.mark.parametrize("wanted", [0.06, 0.075, 0.12])
+def test_another_width_reconstructed_from_snapshots_is_the_directly_tracked_one(wanted):
+    steps, every = 1000, 50
+    kinds = {"power0": ema.power_exponent(0.05), "power1": ema.power_exponent(0.10)}
+    values = walk(steps)
+    tracked = track(values, {**kinds, "wanted": 0.0} | {"power2": ema.power_exponent(wanted)})
+    snapshots = [
+        (step, gamma, {"w": np.float32(tracked[name][step - 1])})
+        for step in range(every, steps + 1, every)
+        for name, gamma in kinds.items()
+    ]
+    found = ema.reconstruct(snapshots, steps, wanted)["w"]
+    direct = tracked["power2"][-1]
+    # The averages of both stored widths are off by far more, so agreement is not for want of a difference.
+    assert min(abs(tracked[name][-1] - direct) for name in kinds) > 10 * abs(found - direct)
+    assert abs(found - direct) < 2e-4
+
+
+def test_nothing_to_reconstruct_from_is_one_line():
+    with pytest.raises(ValueError, match=r"set ema\.power_stds"):
+        ema.reconstruct([], 10, 0.1)
