@@ -14,6 +14,7 @@ from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
 from fmd.sampling import sampler as samplers
 from fmd.training import callbacks, setup, trainer
+from fmd.training.report import HtmlReport
 from fmd.utils import distributed, process
 from fmd.utils.files import atomic_path, write_json
 from fmd.utils.viz import image_grid, save_png
@@ -55,7 +56,13 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
         return make_validation(run.model, run.facts, dataset.test, run.layout, examples=config.log.eval_examples)
 
     hooks: list[callbacks.Callback] = [callbacks.Log(), callbacks.Evaluate(validation), callbacks.Samples()]
-    hooks += [*callbacks.load(config.log.callbacks), *extra, callbacks.Progress(), callbacks.Checkpoints()]
+    hooks += [
+        *callbacks.load(config.log.callbacks),
+        *extra,
+        callbacks.Progress(),
+        callbacks.Checkpoints(),
+        HtmlReport(),
+    ]
     return trainer.train(config, workdir, dataset, hooks)
 
 

@@ -141,8 +141,12 @@ class Progress(Callback):
             **piped,
         )
         run.cleanup.callback(self._bar.close)
+        self._begun = False
 
     def on_step_end(self, run: Any) -> None:
+        if not self._begun:
+            self._bar.unpause()  # what went before was compilation, and says nothing about the time left
+            self._begun = True
         metrics, timing = run.logs["metrics"].lines, run.logs["timing"].lines
         if run.due(run.config.log.every) and metrics and timing:
             loss, rate = metrics[-1]["loss"], timing[-1]["images_per_second"]
