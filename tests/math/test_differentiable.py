@@ -42,10 +42,9 @@ def test_forward_and_both_modes_agree_with_reverse():
     def end(rate, adjoint):
         return solve_ode(lambda t, x, a: growth(t, x, rate), jnp.ones((1, 1)), steps=40, adjoint=adjoint).x[0, 0]
 
-    _, forward = jax.jvp(lambda r: end(r, diffrax.ForwardMode()), (0.3,), (1.0,))
-    both = jax.grad(lambda r: end(r, diffrax.DirectAdjoint()))(0.3)
-    few = jax.grad(lambda r: end(r, diffrax.RecursiveCheckpointAdjoint(checkpoints=2)))(0.3)
-    default = jax.grad(lambda r: end(r, None))(0.3)
+    _, forward = jax.jit(lambda r: jax.jvp(lambda r: end(r, diffrax.ForwardMode()), (r,), (1.0,)))(0.3)
+    adjoints = (diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint(checkpoints=2), None)
+    both, few, default = jax.jit(lambda r: [jax.grad(end)(r, adjoint) for adjoint in adjoints])(0.3)
     np.testing.assert_allclose([forward, both, few], default, rtol=1e-5)
 
 

@@ -11,6 +11,12 @@ from fmd.math import schedules
 from fmd.math.likelihood import bits_per_dim, dequantise, gaussian_log_density, importance_weighted, log_likelihood
 from tests import oracles
 
+
+def compiled(field, x1, **options):
+    """log_likelihood as one compiled program."""
+    return jax.jit(lambda x1: log_likelihood(field, x1, **options))(x1)
+
+
 MEAN = [1.0, -0.5, 0.2]
 COVARIANCE = [[0.5, 0.2, 0.0], [0.2, 0.3, 0.1], [0.0, 0.1, 0.8]]
 
@@ -19,7 +25,7 @@ def test_exact_trace_of_a_correlated_gaussian():
     schedule = schedules.get("cosine")
     data = oracles.gaussian(MEAN, jnp.array(COVARIANCE))
     x1 = data.sample(jax.random.key(0), 5)
-    log_p, x0 = log_likelihood(data.field(schedule), x1, chunk=2, solver="rk4", steps=40)
+    log_p, x0 = compiled(data.field(schedule), x1, chunk=2, solver="rk4", steps=40)
     np.testing.assert_allclose(log_p, data.log_density(schedule, 1.0, x1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(x0, oracles.gaussian_flow(data, schedule, 1.0, 0.0, x1), atol=1e-5)
 
@@ -29,7 +35,7 @@ def test_adaptive_solver_and_wide_prior():
     schedule = schedules.get("ve", sigma_max=20.0, sigma_min=0.01)
     data = oracles.isotropic(0.7, 2)
     x1 = jnp.array([[0.3, -0.2], [1.0, 0.5]])
-    log_p, _ = log_likelihood(data.field(schedule), x1, prior_std=math.hypot(20.0, 0.7), rtol=1e-6, atol=1e-6)
+    log_p, _ = compiled(data.field(schedule), x1, prior_std=math.hypot(20.0, 0.7), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(log_p, data.log_density(schedule, 1.0, x1), atol=3e-5)
 
 
@@ -49,7 +55,7 @@ def exact_log_p(x1, rates):
 def test_rademacher_probes_are_exact_for_a_diagonal_jacobian():
     x1 = jnp.array([[0.1, -1.0, 0.4, 2.0], [0.0, 0.3, 0.2, 0.1]])
     rates = jnp.tile(RATES, (2, 1))
-    log_p, _ = log_likelihood(
+    log_p, _ = compiled(
         diagonal_field, x1, key=jax.random.key(3), trace="hutchinson", args=rates, solver="rk4", steps=20
     )
     np.testing.assert_allclose(log_p, exact_log_p(x1, rates), atol=1e-5)
@@ -77,7 +83,7 @@ def test_more_probes_less_variance():
     matrix = jnp.array([[0.3, 0.5], [-0.1, -0.4]])
 
     def spread(probes):
-        log_p, _ = log_likelihood(
+        log_p, _ = compiled(
             lambda t, x, args: x @ matrix, jnp.zeros((4000, 2)), key=jax.random.key(1), trace="hutchinson",
             probes=probes, chunk=3, solver="rk4", steps=4,
         )  # fmt: skip
@@ -95,8 +101,8 @@ def test_probes_belong_to_examples():
         return x @ matrix
 
     x1 = jnp.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
-    together, _ = log_likelihood(field, x1, **options)
-    alone, _ = log_likelihood(field, x1[2:], indices=jnp.array([2]), **options)
+    together, _ = compiled(field, x1, **options)
+    alone, _ = compiled(field, x1[2:], indices=jnp.array([2]), **options)
     np.testing.assert_allclose(together[2:], alone, atol=1e-6)
 
 
@@ -114,7 +120,7 @@ def test_matrix_products_run_in_float32():
 
 
 def test_failed_solve_is_nan():
-    log_p, _ = log_likelihood(lambda t, x, a: jnp.where(x > 2, jnp.nan, -x), jnp.array([[0.5], [2.5]]), solver="heun")
+    log_p, _ = compiled(lambda t, x, a: jnp.where(x > 2, jnp.nan, -x), jnp.array([[0.5], [2.5]]), solver="heun")
     np.testing.assert_array_equal(jnp.isnan(log_p), [False, True])
 
 

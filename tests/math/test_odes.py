@@ -9,6 +9,12 @@ from fmd.math import guidance, odes, paths, schedules
 from fmd.math.simulators import solve_ode
 from tests import oracles
 
+
+def solve(field, x0, args=None, **options):
+    """solve_ode as one compiled program."""
+    return jax.jit(lambda x0, args: solve_ode(field, x0, args=args, **options))(x0, args)
+
+
 DATA = [[0.5, 0.2], [0.2, 0.3]]
 
 
@@ -44,7 +50,7 @@ def gaussian_prediction(prediction, std=0.5):
 def test_singular_ends_do_not_reach_the_sample(prediction):
     """Heun evaluates both ends, where data (t = 1), noise and score (t = 0) tell no velocity."""
     field = odes.from_model(gaussian_prediction(prediction), schedules.get("linear"), prediction)
-    solution = solve_ode(field, jnp.array([[1.0], [-2.0]]), steps=50)
+    solution = solve(field, jnp.array([[1.0], [-2.0]]), steps=50)
     assert bool(solution.success.all())
     np.testing.assert_allclose(solution.x, [[0.5], [-1.0]], atol=3e-3)
 
@@ -55,7 +61,7 @@ def test_error_of_a_data_prediction_is_not_blown_up_at_the_end():
 
     def error(edge):
         field = odes.from_model(lambda x, t, y: exact(x, t, y) + 0.01, schedules.get("linear"), "data", edge=edge)
-        return float(jnp.abs(solve_ode(field, jnp.array([[0.7]]), steps=50).x - 0.35).max())
+        return float(jnp.abs(solve(field, jnp.array([[0.7]]), steps=50).x - 0.35).max())
 
     assert error(0.01) < 0.07
     assert error(1e-4) > 0.5
@@ -98,7 +104,7 @@ LABELS = [0, 0]
 def test_guided_sample_in_closed_form(weight, name):
     """x(1) = x(0) R^(1 - w) r^w on every schedule from pure noise to pure data."""
     field, _, _ = guided(weight, name=name)
-    x = solve_ode(field, jnp.array(X0), solver="rk4", steps=60, args=jnp.array(LABELS)).x
+    x = solve(field, jnp.array(X0), solver="rk4", steps=60, args=jnp.array(LABELS)).x
     np.testing.assert_allclose(x, np.array(X0) * 2.0 ** (1 - weight) * 0.5**weight, rtol=2e-4)
 
 
@@ -113,8 +119,8 @@ def interval_answer(schedule, weight, low, high, narrow=0.5, wide=2.0):
 def test_guidance_interval_in_closed_form_and_cheap_with_its_jumps():
     field, rule, schedule = guided(3.0, (0.3, 0.8))
     options = {"solver": "tsit5", "args": jnp.array(LABELS)}
-    told = solve_ode(field, jnp.array(X0), jump_ts=rule.jump_times, **options)
-    blind = solve_ode(field, jnp.array(X0), **options)
+    told = solve(field, jnp.array(X0), jump_ts=rule.jump_times, **options)
+    blind = solve(field, jnp.array(X0), **options)
     np.testing.assert_allclose(told.x, interval_answer(schedule, 3.0, 0.3, 0.8), rtol=3e-4)
     assert int(told.evaluations.max()) < int(blind.evaluations.min()) / 2
 
@@ -124,14 +130,14 @@ def test_guidance_interval_on_a_grid_that_contains_its_edges():
     field, _, schedule = guided(3.0, (0.3, 0.8))
     just_outside = 1e-6
     pieces = [np.linspace(0, 0.3 - just_outside, 15), np.linspace(0.3, 0.8, 25), np.linspace(0.8 + just_outside, 1, 10)]
-    x = solve_ode(field, jnp.array(X0), solver="rk4", grid=np.concatenate(pieces), args=jnp.array(LABELS)).x
+    x = solve(field, jnp.array(X0), solver="rk4", grid=np.concatenate(pieces), args=jnp.array(LABELS)).x
     np.testing.assert_allclose(x, interval_answer(schedule, 3.0, 0.3, 0.8), rtol=1e-4)
 
 
 def test_guided_evaluations_count_calls_of_the_field():
     """The solver counts fields; a guided field costs rule.evaluations model evaluations each."""
     field, rule, _ = guided(3.0)
-    solution = solve_ode(field, jnp.array(X0), steps=5, args=jnp.array(LABELS))
+    solution = solve(field, jnp.array(X0), steps=5, args=jnp.array(LABELS))
     np.testing.assert_array_equal(solution.evaluations * rule.evaluations, [20, 20])
 
 
@@ -140,6 +146,6 @@ def test_changed_schedule_reaches_the_same_sample():
     old, new = schedules.get("linear"), schedules.get("cosine")
     data = oracles.golden_mixture()
     x0 = jax.random.normal(jax.random.key(0), (4, 2))
-    straight = solve_ode(data.field(old), x0, solver="rk4", steps=100).x
-    changed = solve_ode(paths.change_schedule(data.field(old), old, new), x0, solver="rk4", steps=100).x
+    straight = solve(data.field(old), x0, solver="rk4", steps=100).x
+    changed = solve(paths.change_schedule(data.field(old), old, new), x0, solver="rk4", steps=100).x
     np.testing.assert_allclose(changed, straight, atol=1e-4)

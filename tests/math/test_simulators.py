@@ -13,6 +13,11 @@ from fmd.math.solvers import ADAPTIVE, FIXED, STAGES
 ALL = [*FIXED, *ADAPTIVE]
 
 
+def solve(field, x0, args=None, **options):
+    """solve_ode as one compiled program, as samplers call it; for a test also the faster way."""
+    return jax.jit(lambda x0, args: solve_ode(field, x0, args=args, **options))(x0, args)
+
+
 def gaussian_field(variance):
     """Velocity of the linear path to N(0, variance): x(1) = sqrt(variance) x(0)."""
 
@@ -34,7 +39,7 @@ GOLDENS = {  # x(1) from x(0) = 1 for N(0, 1/4) and N(0, 4)
 
 def golden(solver, steps, dtype):
     field = gaussian_field(jnp.array([0.25, 4.0], dtype)[:, None])
-    return solve_ode(field, jnp.ones((2, 1), dtype), solver=solver, steps=steps).x
+    return solve(field, jnp.ones((2, 1), dtype), solver=solver, steps=steps).x
 
 
 @pytest.mark.parametrize(("solver", "steps"), GOLDENS)
@@ -57,7 +62,7 @@ def test_order_of_convergence(solver, order):
     """x' = x^2 cos t, not linear and not autonomous so that every order condition counts: x = 1 / (1/x0 - sin t)."""
 
     def error(steps):
-        x = solve_ode(lambda t, x, args: x**2 * jnp.cos(t), jnp.full((1, 1), 0.6), solver=solver, steps=steps).x
+        x = solve(lambda t, x, args: x**2 * jnp.cos(t), jnp.full((1, 1), 0.6), solver=solver, steps=steps).x
         return abs(float(x[0, 0]) - 1 / (1 / 0.6 - np.sin(1)))
 
     with jax.enable_x64(True):
@@ -73,7 +78,7 @@ def test_evaluations_are_true_and_inside_the_interval(solver):
         jax.debug.callback(lambda t: calls.append(float(t)), t)
         return jnp.sin(9 * t) * x * 3
 
-    solution = solve_ode(field, jnp.ones((1, 2)), solver=solver, steps=7)
+    solution = solve(field, jnp.ones((1, 2)), solver=solver, steps=7)
     jax.effects_barrier()
     assert int(solution.evaluations[0]) == len(calls)
     assert solution.evaluations.dtype == jnp.int32
@@ -91,7 +96,7 @@ def test_evaluations_with_jumps_and_rejected_steps():
         jax.debug.callback(lambda t: calls.append(float(t)), t)
         return jnp.where(t < 0.5, 30 * jnp.cos(300 * t), -x)
 
-    solution = solve_ode(field, jnp.ones((1, 2)), solver="tsit5", jump_ts=[0.5])
+    solution = solve(field, jnp.ones((1, 2)), solver="tsit5", jump_ts=[0.5])
     jax.effects_barrier()
     assert bool(solution.success[0])
     assert int(solution.evaluations[0]) == len(calls)
@@ -106,7 +111,7 @@ def test_euler_stops_before_the_end():
         jax.debug.callback(lambda t: seen.append(float(t)), t)
         return gaussian_field(0.25)(t, x)
 
-    x = solve_ode(field, jnp.ones((1, 1)), solver="euler", steps=100).x
+    x = solve(field, jnp.ones((1, 1)), solver="euler", steps=100).x
     jax.effects_barrier()
     np.testing.assert_allclose(sorted(seen), np.arange(100) / 100, atol=1e-7)
     assert abs(float(x[0, 0]) - 0.49265) < 1e-5
@@ -115,7 +120,7 @@ def test_euler_stops_before_the_end():
 @pytest.mark.parametrize("steps", [3, 999])
 def test_number_of_steps_is_exact(steps):
     """x' = 1 for a counter: rounding of 1 / steps must add no step and lose none."""
-    solution = solve_ode(lambda t, x, args: jnp.ones_like(x), jnp.zeros((1, 1)), solver="euler", steps=steps)
+    solution = solve(lambda t, x, args: jnp.ones_like(x), jnp.zeros((1, 1)), solver="euler", steps=steps)
     assert int(solution.evaluations[0]) == steps
     assert abs(float(solution.x[0, 0]) - 1) < 1e-5
 
@@ -124,8 +129,8 @@ def test_number_of_steps_is_exact(steps):
 def test_backwards_returns_to_the_start(solver):
     field = gaussian_field(0.25)
     x0 = jnp.array([[1.0, -2.0], [0.3, 0.1]])
-    there = solve_ode(field, x0, solver=solver, steps=100)
-    back = solve_ode(field, there.x, solver=solver, steps=100, t0=1.0, t1=0.0)
+    there = solve(field, x0, solver=solver, steps=100)
+    back = solve(field, there.x, solver=solver, steps=100, t0=1.0, t1=0.0)
     assert bool(back.success.all())
     np.testing.assert_allclose(back.x, x0, atol=1e-3)
 
@@ -137,14 +142,14 @@ def test_state_and_time_are_float32_for_bfloat16_noise(solver):
         assert x.dtype == jnp.float32
         return (-x).astype(jnp.bfloat16)
 
-    x = solve_ode(field, jnp.ones((2, 2), jnp.bfloat16), solver=solver, steps=20).x
+    x = solve(field, jnp.ones((2, 2), jnp.bfloat16), solver=solver, steps=20).x
     assert x.dtype == jnp.float32
     np.testing.assert_allclose(x, np.exp(-1), atol=2e-3)
 
 
 def test_dtype_follows_the_noise_under_x64():
     with jax.enable_x64(True):
-        x = solve_ode(gaussian_field(1.0), jnp.ones((1, 1), jnp.float32), times=[0.5, 1.0])
+        x = solve(gaussian_field(1.0), jnp.ones((1, 1), jnp.float32), times=[0.5, 1.0])
     assert x.x.dtype == x.times.dtype == x.trajectory.dtype == jnp.float32
 
 
@@ -153,7 +158,7 @@ def test_trajectory(solver):
     """Times off the grid; x(t) = s(t) x(0) with s^2 = t^2 V + (1 - t)^2."""
     times = np.array([0.0, 0.123, 0.5, 0.777, 1.0])
     x0 = jnp.array([[1.0, -2.0], [0.3, 0.1], [0.0, 1.0]])
-    solution = solve_ode(gaussian_field(0.25), x0, solver=solver, steps=200, times=times)
+    solution = solve(gaussian_field(0.25), x0, solver=solver, steps=200, times=times)
     scale = np.sqrt(times**2 * 0.25 + (1 - times) ** 2)
     assert solution.trajectory.shape == (5, 3, 2)
     np.testing.assert_allclose(
@@ -172,7 +177,7 @@ def test_grid_replaces_steps():
         jax.debug.callback(lambda t: seen.append(float(t)), t)
         return t * x
 
-    solution = solve_ode(field, jnp.ones((1, 1)), solver="euler", grid=knots)
+    solution = solve(field, jnp.ones((1, 1)), solver="euler", grid=knots)
     jax.effects_barrier()
     np.testing.assert_allclose(sorted(seen), knots[:-1], atol=1e-7)
     expected = np.prod(1 + np.diff(knots) * knots[:-1])
@@ -189,8 +194,8 @@ def test_adaptive_example_does_not_depend_on_its_batch_mates(solver):
         return args[:, None] * rotated
 
     x0 = jnp.tile(jnp.array([[1.0, 0.0]]), (3, 1))
-    calm = solve_ode(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 1.0]))
-    mixed = solve_ode(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 60.0]))
+    calm = solve(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 1.0]))
+    mixed = solve(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 60.0]))
     np.testing.assert_array_equal(calm.x[:2], mixed.x[:2])
     np.testing.assert_array_equal(calm.evaluations[:2], mixed.evaluations[:2])
     assert int(mixed.evaluations[2]) > 2 * int(mixed.evaluations[0])
@@ -204,7 +209,7 @@ def test_one_adaptive_error_norm_per_example():
         return args[:, None] * jnp.cos(args[:, None] * t) * jnp.ones_like(x)
 
     speed = jnp.ones(64).at[5].set(30.0)
-    x = solve_ode(field, jnp.zeros((64, 1)), solver="tsit5", rtol=1e-4, atol=1e-4, args=speed).x
+    x = solve(field, jnp.zeros((64, 1)), solver="tsit5", rtol=1e-4, atol=1e-4, args=speed).x
     np.testing.assert_allclose(x[:, 0], np.sin(np.asarray(speed)), atol=1e-3)
 
 
@@ -213,16 +218,14 @@ def test_failure_is_reported_per_example(solver):
     def field(t, x, args):
         return jnp.where(x > 5, jnp.nan, -x)
 
-    solution = solve_ode(field, jnp.array([[1.0], [9.0], [2.0]]), solver=solver)
+    solution = solve(field, jnp.array([[1.0], [9.0], [2.0]]), solver=solver)
     np.testing.assert_array_equal(solution.success, [True, False, True])
     np.testing.assert_allclose(solution.x[0], np.exp(-1), rtol=1e-3)
     assert int(solution.evaluations.max()) < 300  # the NaN example gives up instead of trying until max_steps
 
 
 def test_max_steps_reached_is_a_failure():
-    solution = solve_ode(
-        lambda t, x, args: 50 * jnp.cos(50 * t) + 0 * x, jnp.zeros((1, 1)), solver="tsit5", max_steps=5
-    )
+    solution = solve(lambda t, x, args: 50 * jnp.cos(50 * t) + 0 * x, jnp.zeros((1, 1)), solver="tsit5", max_steps=5)
     assert not bool(solution.success[0])
 
 
@@ -236,8 +239,8 @@ def test_field_singular_at_the_end(solver):
         return (t * variance + sigma * (-t / sigma)) / (t**2 * variance + sigma**2) * x
 
     x0 = jnp.ones((2, 1))
-    assert not bool(solve_ode(field, x0, solver="heun").success.any())
-    solution = solve_ode(field, x0, solver=solver, end_epsilon=1e-4)
+    assert not bool(solve(field, x0, solver="heun").success.any())
+    solution = solve(field, x0, solver=solver, end_epsilon=1e-4)
     assert bool(solution.success.all())
     np.testing.assert_allclose(solution.x, 0.5, atol=2e-3)
 
@@ -248,7 +251,7 @@ def test_state_may_be_a_pytree():
         return -x, jnp.abs(x).sum(axis=1)
 
     for solver in ("rk4", "dopri5"):
-        x, length = solve_ode(field, (jnp.ones((2, 3)), jnp.zeros(2)), solver=solver).x
+        x, length = solve(field, (jnp.ones((2, 3)), jnp.zeros(2)), solver=solver).x
         np.testing.assert_allclose(x, np.exp(-1), rtol=1e-4)
         np.testing.assert_allclose(length, 3 * (1 - np.exp(-1)), rtol=1e-4)
 
