@@ -14,6 +14,7 @@ from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
 from fmd.sampling import sampler as samplers
 from fmd.training import callbacks, setup, trainer
+from fmd.training.progress import Progress
 from fmd.training.report import HtmlReport
 from fmd.utils import distributed, process
 from fmd.utils.files import atomic_path, write_json
@@ -59,7 +60,7 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
     hooks += [
         *callbacks.load(config.log.callbacks),
         *extra,
-        callbacks.Progress(),
+        Progress(),
         callbacks.Checkpoints(),
         HtmlReport(),
     ]

@@ -6,14 +6,13 @@ there before the checkpoint of that step, so that a run that goes on from it has
 
 import importlib
 import math
-import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from tqdm.auto import tqdm
 
 from fmd.sampling.sampler import Sampler
 from fmd.training.lines import Line, LineLog
@@ -117,45 +116,6 @@ def _rounded(value: Any) -> float:
     return float(f"{float(value):.7g}")
 
 
-class LineByLine:
-    """Standard error where it is a pipe or a file: a line for each refresh of the bar instead of one endless line."""
-
-    def write(self, text: str) -> None:
-        sys.stderr.write(text.replace("\r", "\n"))
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-class Progress(Callback):
-    """A progress bar with loss, images/s and time left; twice a minute where standard error is no terminal."""
-
-    def on_train_start(self, run: Any) -> None:
-        piped = {} if sys.stderr.isatty() or "ipykernel" in sys.modules else {"file": LineByLine(), "mininterval": 30.0}
-        self._bar = tqdm(
-            total=run.config.train.num_steps,
-            initial=run.step,
-            unit="step",
-            desc="training",
-            disable=not is_main_process(),
-            **piped,
-        )
-        run.cleanup.callback(self._bar.close)
-        self._begun = False
-
-    def on_step_end(self, run: Any) -> None:
-        if not self._begun:
-            self._bar.unpause()  # what went before was compilation, and says nothing about the time left
-            self._begun = True
-        metrics, timing = run.logs["metrics"].lines, run.logs["timing"].lines
-        if run.due(run.config.log.every) and metrics and timing:
-            loss, rate = metrics[-1]["loss"], timing[-1]["images_per_second"]
-            shown = [f"loss {loss:.4f}"] if loss is not None else []
-            shown += [f"{rate:.0f} images/s"] if rate is not None else []
-            self._bar.set_postfix_str(", ".join(shown), refresh=False)
-        self._bar.update(run.config.train.steps_per_dispatch)
-
-
 class Samples(Callback):
     """samples/step_N.png every `log.samples_every` steps: a row per class, from the same noise each time.
 
@@ -179,6 +139,12 @@ class Samples(Callback):
                 scale = max(1, 56 // images.shape[1])
                 picture = labelled_grid(images, self._names, scale=scale, longest_side=GRID_SIDE)
                 save_png(run.workdir / "samples" / f"step_{run.step:08d}.png", picture, overwrite=True)
+
+
+def saved_grids(run: Any) -> list[tuple[int, Path]]:
+    """(step, file) of the grids up to now. Those of later steps, from before a kill, will be made again."""
+    grids = [(int(path.stem.removeprefix("step_")), path) for path in (run.workdir / "samples").glob("step_*.png")]
+    return sorted((step, path) for step, path in grids if step <= run.step)
 
 
 class Evaluate(Callback):

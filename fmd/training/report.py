@@ -19,7 +19,7 @@ import jax
 
 import fmd
 from fmd.models.parameter_table import parameter_table
-from fmd.training.callbacks import Callback
+from fmd.training.callbacks import Callback, saved_grids
 from fmd.training.lines import Line
 from fmd.training.report_style import STYLE
 from fmd.utils.charts import line_chart, short
@@ -30,10 +30,10 @@ MOST_GRIDS = 6
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
 TITLES = {
     "loss": "Loss",
+    "validation_loss": "Validation loss",
     "grad_norm": "Gradient norm",
     "param_norm": "Parameter norm",
     "learning_rate": "Learning rate",
-    "validation_loss": "Validation loss",
     "images_per_second": "Images per second",
     "memory_bytes": "Device memory in use, bytes",
     "skipped": "Steps left out",
@@ -64,7 +64,7 @@ def page(run: Any, state: str) -> str:
     body = [
         f"<header><h1>{name}</h1><p>{steps}, {state}<span>{written}</span></p></header>",
         tiles(run),
-        section("Samples", sample_grids(run.workdir / "samples", run.step)),
+        section("Samples", sample_grids(saved_grids(run))),
         section("Curves", "".join(charts(run.logs)), "charts"),
         section("Time", time_spent(run.logs["timing"].lines)),
         section(
@@ -99,12 +99,10 @@ def tiles(run: Any) -> str:
     return "<div class=tiles>" + "".join(f"<div><b>{v}</b>{k}</div>" for k, v in shown.items()) + "</div>"
 
 
-def sample_grids(folder: Path, step: int) -> str:
-    """The first grid, the last up to `step`, and some in between, embedded."""
-    grids = [(int(path.stem.removeprefix("step_")), path) for path in sorted(folder.glob("step_*.png"))]
-    grids = spread([(number, path) for number, path in grids if number <= step], MOST_GRIDS)
+def sample_grids(grids: Sequence[tuple[int, Path]]) -> str:
+    """The first grid, the last, and some in between, embedded."""
     pictures = []
-    for number, path in grids:
+    for number, path in spread(grids, MOST_GRIDS):
         data = base64.b64encode(path.read_bytes()).decode()
         pictures.append(
             f'<figure><img alt="samples at step {number}" src="data:image/png;base64,{data}">'
@@ -115,21 +113,21 @@ def sample_grids(folder: Path, step: int) -> str:
 
 def charts(logs: Mapping[str, Any]) -> Iterator[str]:
     """A chart per figure of each log; the losses of the time bins share one."""
+    curves = {}
     for name, log in logs.items():
-        columns = dict.fromkeys(key for line in log.lines for key in line if key != "step")
-        bins = [key for key in columns if name == "metrics" and key.startswith("loss_t")]
-        for key in columns:
-            points = [(line["step"], line.get(key)) for line in log.lines]
-            unused = key == "skipped" and not any(value for _, value in points)
-            beside = name == "timing" and key not in ("images_per_second", "memory_bytes")
-            if key not in bins and not unused and not beside:
-                yield line_chart(TITLES.get(key, key), {key: [(x, y) for x, y in points if _is_number(y)]})
-        if bins:
-            parts = {
-                f"{i}/{len(bins)} ≤ t": [(line["step"], line.get(key)) for line in log.lines]
-                for i, key in enumerate(bins)
-            }
-            yield line_chart("Loss by time t (0 is noise, 1 is data)", parts)
+        for key in dict.fromkeys(key for line in log.lines for key in line if key != "step"):
+            points = [(line["step"], line[key]) for line in log.lines if key in line]
+            if (name != "timing" or key in TITLES) and all(isinstance(y, int | float | None) for _, y in points):
+                curves[key] = points
+    bins = [key for key in curves if key.startswith("loss_t")]
+    if not any(value for _, value in curves.get("skipped", [])):
+        curves.pop("skipped", None)
+    for key in sorted(curves.keys() - bins, key=_place):
+        yield line_chart(TITLES.get(key, key), {key: curves[key]}, allow_log=key != "learning_rate")
+    ranges = [f"{i / len(bins):.3g} to {(i + 1) / len(bins):.3g}" for i in range(len(bins))]
+    yield line_chart(
+        "Loss by time t (0 is noise, 1 is data)", {r: curves[key] for r, key in zip(ranges, bins, strict=True)}
+    )
 
 
 def time_spent(lines: Sequence[Line]) -> str:
@@ -140,9 +138,9 @@ def time_spent(lines: Sequence[Line]) -> str:
     whole = sum(totals.values())
     if not whole:
         return ""
-    bar = "".join(f'<i class="s{2 * i % 8}" style="flex:{t / whole:.4f}"></i>' for i, t in enumerate(totals.values()))
+    bar = "".join(f'<i class="s{3 * i % 8}" style="flex:{t / whole:.4f}"></i>' for i, t in enumerate(totals.values()))
     keys = "".join(
-        f'<span><i class="s{2 * i % 8}"></i>{html.escape(name)} {duration(t)}</span>'
+        f'<span><i class="s{3 * i % 8}"></i>{html.escape(name)} {duration(t)}</span>'
         for i, (name, t) in enumerate(totals.items())
     )
     return f'<div class=bar>{bar}</div><div class="legend">{keys}</div>'
@@ -153,7 +151,7 @@ def config_table(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     usual = dict(flatten(defaults))
     blocks: dict[str, list[str]] = {}
     for key, value in flatten(config):
-        block, _, rest = key.rpartition(".") if key.count(".") == 1 else key.partition(".")
+        block, _, rest = key.partition(".") if "." in key else ("run", "", key)
         cells = f"<th>{html.escape(rest)}</th><td>{html.escape(str(value))}</td>"
         if key in usual and usual[key] == value:
             row = f"<tr>{cells}<td></td></tr>"
@@ -162,7 +160,7 @@ def config_table(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
             row = f"<tr class=changed>{cells}<td>{html.escape(default)}</td></tr>"
         blocks.setdefault(block, []).append(row)
     return "".join(
-        f"<div class=block><h3>{html.escape(name or 'run')}</h3><table>{''.join(rows)}</table></div>"
+        f"<div class=block><h3>{html.escape(name)}</h3><table>{''.join(rows)}</table></div>"
         for name, rows in blocks.items()
     )
 
@@ -216,5 +214,6 @@ def _median(lines: Sequence[Line], key: str) -> Any:
     return median(known) if known else None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _place(key: str) -> tuple[int, str]:
+    """Sorts by the order of TITLES, then by name."""
+    return (list(TITLES).index(key) if key in TITLES else len(TITLES)), key

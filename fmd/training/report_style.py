@@ -23,7 +23,7 @@ figure { margin: 0; }
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .tiles div { padding: .7rem .9rem; color: var(--muted); font-size: .85rem; }
 .tiles b { display: block; color: var(--ink); font-size: 1.45rem; font-weight: 600; line-height: 1.25; }
-.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); gap: .75rem; }
+.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(360px, 1fr)); gap: .75rem; }
 .grids figure { padding: .5rem; }
 .grids img { display: block; width: 100%; border-radius: 4px; background: #fff; }
 .grids figcaption { padding-top: .4rem; text-align: center; color: var(--muted); font-size: .85rem; }

@@ -16,19 +16,20 @@ MOST_POINTS = 300
 LOG_FROM = 6.0  # largest over smallest value from which the vertical axis is logarithmic
 
 
-def line_chart(title: str, series: Mapping[str, Sequence[Point]]) -> str:
+def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, allow_log: bool = True) -> str:
     """A titled figure of one or more lines over steps; an empty string where there is nothing to draw.
 
     Args:
         title: the caption.
         series: name -> (step, value) pairs in the order of steps. Several lines get a legend.
+        allow_log: where values are positive and far apart, the vertical axis may be logarithmic.
     """
     drawn = {name: thin(points) for name, points in series.items()}
     known = [(x, y) for points in drawn.values() for x, y in points if y is not None]
     if not known:
         return ""
     values = [y for _, y in known]
-    logarithmic = min(values) > 0 and max(values) > LOG_FROM * min(values)
+    logarithmic = allow_log and min(values) > 0 and max(values) > LOG_FROM * min(values)
     y_low, y_high = _range(values, logarithmic)
     x_low, x_high = min(0.0, min(x for x, _ in known)), max(max(x for x, _ in known), 1.0)
 
@@ -93,7 +94,7 @@ def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers in [low, high], 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.7)
     return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
