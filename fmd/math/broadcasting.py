@@ -42,9 +42,9 @@ def expand_left(t: Scalars, x: Num[Array, "..."]) -> Float[Array, "..."]:
     return t.reshape(t.shape + (1,) * (x.ndim - 1))
 
 
-def at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype to compute in: float64 for float64, else float32."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+def compute_dtype(*dtypes: np.dtype) -> np.dtype:
+    """The dtype to compute in: the widest of these, and float32 at least."""
+    return np.result_type(np.float32, *dtypes)
 
 
 def weighted_sum(dtype: np.dtype, *terms: tuple[Float[Array, "..."], Float[Array, "..."]]) -> Float[Array, "..."]:
@@ -52,6 +52,6 @@ def weighted_sum(dtype: np.dtype, *terms: tuple[Float[Array, "..."], Float[Array
 
     The explicit casts keep bfloat16 arrays and float32 coefficients legal under strict dtype promotion.
     """
-    compute = at_least_float32(dtype)
+    compute = compute_dtype(dtype)
     products = [expand_left(c, x).astype(compute) * x.astype(compute) for c, x in terms]
     return sum(products[1:], products[0]).astype(dtype)

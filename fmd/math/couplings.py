@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from fmd.math.broadcasting import Number, at_least_float32
+from fmd.math.broadcasting import Number, compute_dtype
 from fmd.math.registry import build
 
 Images = Float[Array, "b ..."]
@@ -110,7 +110,7 @@ def transport_cost(x0: Images, x1: Images, y: Labels | None) -> Float[Array, "b 
 
     Float32 or wider, at full matmul precision: TF32 would change the ranking.
     """
-    dtype = at_least_float32(x1.dtype)
+    dtype = compute_dtype(x1.dtype)
     noise, image = (x.reshape(x.shape[0], -1).astype(dtype) for x in (x0, x1))
     products = jnp.matmul(image, noise.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(image**2, axis=1)[:, None] + jnp.sum(noise**2, axis=1)[None, :]

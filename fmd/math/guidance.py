@@ -27,7 +27,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fmd.math.broadcasting import Scalars, at_least_float32, expand_left
+from fmd.math.broadcasting import Scalars, compute_dtype, expand_left
 from fmd.math.guidance_rules import RULES, Batch, Guidance, apg_momentum_step
 from fmd.math.paths import Field
 from fmd.math.registry import build
@@ -90,7 +90,7 @@ def autoguided_field(strong: Predict, weak: Predict, combine: Guidance) -> Field
 
 def times_of_rows(t: Scalars, x: Batch) -> Float[Array, " b"]:
     """`t` as one float32 (or, beside float64 x, float64) per row of x."""
-    rows = expand_left(t, x).astype(at_least_float32(x.dtype)).reshape(-1)
+    rows = expand_left(t, x).astype(compute_dtype(x.dtype)).reshape(-1)
     return jnp.broadcast_to(rows, x.shape[:1])
 
 

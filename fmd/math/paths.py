@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fmd.math.broadcasting import Scalars, weighted_sum
@@ -56,7 +57,7 @@ def interpolate(
 ) -> Float[Array, "b ..."]:
     """x_t = alpha(t) x1 + sigma(t) x0 for noise x0 and data x1 [B, ...]. ValueError if t is neither scalar nor [B]."""
     c = schedule.at(t)
-    return weighted_sum(jnp.promote_types(x0.dtype, x1.dtype), (c.alpha, x1), (c.sigma, x0))
+    return weighted_sum(np.promote_types(x0.dtype, x1.dtype), (c.alpha, x1), (c.sigma, x0))
 
 
 def velocity(
@@ -64,7 +65,7 @@ def velocity(
 ) -> Float[Array, "b ..."]:
     """alpha'(t) x1 + sigma'(t) x0, the time derivative of `interpolate` and the training target [B, ...]."""
     c = schedule.at(t)
-    return weighted_sum(jnp.promote_types(x0.dtype, x1.dtype), (c.d_alpha, x1), (c.d_sigma, x0))
+    return weighted_sum(np.promote_types(x0.dtype, x1.dtype), (c.d_alpha, x1), (c.d_sigma, x0))
 
 
 def convert(
