@@ -9,6 +9,7 @@ all threads, the steadier number on a shared machine; "best" is the fastest step
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -48,7 +49,7 @@ class FlaxGroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition=None):
-        groups = jnp.gcd(32, x.shape[-1]).item()
+        groups = math.gcd(32, x.shape[-1])
         h = nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name="norm")(x)
         if condition is None:
             return h
