@@ -67,5 +67,5 @@ def test_every_optimiser_goes_downhill(name):
 def test_unknown_optimiser_and_too_long_a_warm_up_are_one_line():
     with pytest.raises(ValueError, match="choose one of adam, adamw"):
         optimizers.get("adamax", schedule=optax.constant_schedule(1.0))
-    with pytest.raises(ValueError, match="must be below config.train.num_steps = 5"):
+    with pytest.raises(ValueError, match=r"must be below config\.train\.num_steps = 5"):
         optimizers.learning_rate(1.0, 5, warmup_steps=5)
