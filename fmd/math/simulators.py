@@ -126,7 +126,7 @@ def solve_sde(
                  the neighbouring knot
     scale        k >= 0, a scalar or [B]; a known 0 gives `solve_ode` with "euler" or "heun", bit for bit
     steps        steps of an even grid, the last of them without noise. Stable where g^2 h < 4 sigma^2, roughly
-    solver       "euler_maruyama" (1 evaluation a step) or "heun" (2, stochastic Heun, weak order 2 without noise)
+    solver       "euler_maruyama" (1 evaluation a step) or "heun" (2; second order in the drift)
     independent  whether x0 and x1 were paired independently in training
     indices      [B] global index of each example, 0 .. B - 1 by default; a device or a chunk gives its own
 

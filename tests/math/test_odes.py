@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from fmd.math import guidance, odes, paths, schedules
-from fmd.math.simulators import solve_ode
 from tests import oracles
-
-
-def solve(field, x0, args=None, **options):
-    """solve_ode as one compiled program."""
-    return jax.jit(lambda x0, args: solve_ode(field, x0, args=args, **options))(x0, args)
-
+from tests.math.solving import solve
 
 DATA = [[0.5, 0.2], [0.2, 0.3]]
 

@@ -1,6 +1,5 @@
-"""solve_ode against closed forms: goldens, order, cost, errors, independence of examples, export."""
+"""solve_ode against closed forms: goldens, order, cost, grids, dtypes, ends, bad input."""
 
-import chex
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -9,22 +8,9 @@ import pytest
 
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, FIXED, STAGES
+from tests.math.solving import gaussian_field, solve
 
 ALL = [*FIXED, *ADAPTIVE]
-
-
-def solve(field, x0, args=None, **options):
-    """solve_ode as one compiled program, as samplers call it; for a test also the faster way."""
-    return jax.jit(lambda x0, args: solve_ode(field, x0, args=args, **options))(x0, args)
-
-
-def gaussian_field(variance):
-    """Velocity of the linear path to N(0, variance): x(1) = sqrt(variance) x(0)."""
-
-    def field(t, x, args=None):
-        return (t * variance - (1 - t)) / (t**2 * variance + (1 - t) ** 2) * x
-
-    return field
 
 
 GOLDENS = {  # x(1) from x(0) = 1 for N(0, 1/4) and N(0, 4)
@@ -86,21 +72,6 @@ def test_evaluations_are_true_and_inside_the_interval(solver):
     assert max(calls) <= 1
     if solver in FIXED:
         assert len(calls) == 7 * STAGES[solver]
-
-
-def test_evaluations_with_jumps_and_rejected_steps():
-    """Retries of the first step and starts after a jump compute their first stage anew."""
-    calls = []
-
-    def field(t, x, args):
-        jax.debug.callback(lambda t: calls.append(float(t)), t)
-        return jnp.where(t < 0.5, 30 * jnp.cos(300 * t), -x)
-
-    solution = solve(field, jnp.ones((1, 2)), solver="tsit5", jump_ts=[0.5])
-    jax.effects_barrier()
-    assert bool(solution.success[0])
-    assert int(solution.evaluations[0]) == len(calls)
-    assert int(solution.evaluations[0]) % 6 not in (0, 1)  # more first stages than the plain 1 + 6 n
 
 
 def test_euler_stops_before_the_end():
@@ -184,51 +155,6 @@ def test_grid_replaces_steps():
     np.testing.assert_allclose(solution.x, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("solver", ["tsit5", "dopri8"])
-def test_adaptive_example_does_not_depend_on_its_batch_mates(solver):
-    """A hard neighbour (fast rotation) changes neither the result nor the cost of the easy example."""
-
-    def field(t, x, args):
-        assert x.shape == (1, 2)
-        rotated = jnp.stack([-x[:, 1], x[:, 0]], axis=1)
-        return args[:, None] * rotated
-
-    x0 = jnp.tile(jnp.array([[1.0, 0.0]]), (3, 1))
-    calm = solve(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 1.0]))
-    mixed = solve(field, x0, solver=solver, args=jnp.array([1.0, 2.0, 60.0]))
-    np.testing.assert_array_equal(calm.x[:2], mixed.x[:2])
-    np.testing.assert_array_equal(calm.evaluations[:2], mixed.evaluations[:2])
-    assert int(mixed.evaluations[2]) > 2 * int(mixed.evaluations[0])
-    np.testing.assert_allclose(mixed.x[0], [np.cos(1), np.sin(1)], atol=1e-3)
-
-
-def test_one_adaptive_error_norm_per_example():
-    """One norm over a batch would hide the single hard example in the average over 64."""
-
-    def field(t, x, args):
-        return args[:, None] * jnp.cos(args[:, None] * t) * jnp.ones_like(x)
-
-    speed = jnp.ones(64).at[5].set(30.0)
-    x = solve(field, jnp.zeros((64, 1)), solver="tsit5", rtol=1e-4, atol=1e-4, args=speed).x
-    np.testing.assert_allclose(x[:, 0], np.sin(np.asarray(speed)), atol=1e-3)
-
-
-@pytest.mark.parametrize("solver", ["heun", "tsit5"])
-def test_failure_is_reported_per_example(solver):
-    def field(t, x, args):
-        return jnp.where(x > 5, jnp.nan, -x)
-
-    solution = solve(field, jnp.array([[1.0], [9.0], [2.0]]), solver=solver)
-    np.testing.assert_array_equal(solution.success, [True, False, True])
-    np.testing.assert_allclose(solution.x[0], np.exp(-1), rtol=1e-3)
-    assert int(solution.evaluations.max()) < 300  # the NaN example gives up instead of trying until max_steps
-
-
-def test_max_steps_reached_is_a_failure():
-    solution = solve(lambda t, x, args: 50 * jnp.cos(50 * t) + 0 * x, jnp.zeros((1, 1)), solver="tsit5", max_steps=5)
-    assert not bool(solution.success[0])
-
-
 @pytest.mark.parametrize("solver", ["heun", "rk4", "tsit5"])
 def test_field_singular_at_the_end(solver):
     """Linear-VP, alpha = t and sigma = sqrt(1 - t^2): sigma' is infinite at t = 1, the velocity's limit is not."""
@@ -254,54 +180,6 @@ def test_state_may_be_a_pytree():
         x, length = solve(field, (jnp.ones((2, 3)), jnp.zeros(2)), solver=solver).x
         np.testing.assert_allclose(x, np.exp(-1), rtol=1e-4)
         np.testing.assert_allclose(length, 3 * (1 - np.exp(-1)), rtol=1e-4)
-
-
-@pytest.mark.parametrize("solver", ["heun", "tsit5"])
-def test_export_for_three_platforms_with_symbolic_batch(solver):
-    (batch,) = jax.export.symbolic_shape("b")
-    sample = jax.jit(lambda x: solve_ode(gaussian_field(0.25), x, solver=solver).x)
-    exported = jax.export.export(sample, platforms=["cpu", "cuda", "tpu"])(
-        jax.ShapeDtypeStruct((batch, 2), jnp.float32)
-    )
-    x0 = jax.random.normal(jax.random.key(0), (5, 2))
-    np.testing.assert_allclose(exported.call(x0), sample(x0), atol=1e-5)
-
-
-@pytest.mark.parametrize("solver", ["heun", "tsit5"])
-def test_one_trace_for_many_calls(solver):
-    chex.clear_trace_counter()
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def sample(x, args, t1):
-        return solve_ode(lambda t, x, a: a[:, None] * x, x, solver=solver, args=args, t1=t1).x
-
-    for i in range(3):
-        sample(jnp.ones((2, 2)) * i, jnp.ones(2) * i, 1.0 - 0.1 * i)
-
-
-@pytest.mark.parametrize("solver", ["heun", "tsit5"])
-def test_eager_calls_do_not_recompile(solver):
-    traces = []
-
-    def field(t, x, args):
-        traces.append(1)
-        return args[:, None] * x
-
-    solve_ode(field, jnp.ones((2, 2)), solver=solver, args=jnp.ones(2))
-    first = len(traces)
-    solve_ode(field, 2 * jnp.ones((2, 2)), solver=solver, args=3 * jnp.ones(2))
-    assert len(traces) == first
-
-
-def test_sharded_batch_gives_the_same():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    x0 = jax.random.normal(jax.random.key(0), (8, 3))
-    sample = jax.jit(lambda x: solve_ode(gaussian_field(0.25), x).x)
-    sharded = sample(jax.device_put(x0, sharding))
-    assert sharded.sharding.is_equivalent_to(sharding, 2)
-    np.testing.assert_allclose(sharded, sample(x0), atol=1e-6)
 
 
 FIELD = gaussian_field(0.25)
