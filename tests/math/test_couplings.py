@@ -48,7 +48,7 @@ def test_within_classes_the_noise_of_a_place_keeps_its_label(name):
     """Place i lends its noise the label y_i: no noise leaves its class, however near an image of another class is."""
     x0, x1 = batch()
     x0 = x0 * 0.01 + x1[::-1]  # the nearest image is mostly of another class
-    moved, _, _ = couplings.get(name)(KEY, x0, x1, LABELS)
+    moved, _, _ = jax.jit(couplings.get(name))(KEY, x0, x1, LABELS)
     source = [int(np.argmin(np.abs(np.asarray(x0) - row).sum((1, 2, 3)))) for row in np.asarray(moved)]
     np.testing.assert_array_equal(LABELS[np.asarray(source)], LABELS)
     np.testing.assert_array_equal(moved[jnp.asarray([3, 7])], x0[jnp.asarray([3, 7])])  # classes of one image
@@ -64,7 +64,7 @@ def test_in_one_dimension_optimal_transport_sorts():
 def test_optimal_transport_moves_with_a_permutation_of_the_images():
     x0, x1 = batch()
     order = jax.random.permutation(jax.random.key(5), 8)
-    pair = couplings.get("optimal_transport")
+    pair = jax.jit(couplings.get("optimal_transport"))
     moved, _, _ = pair(KEY, x0, x1, LABELS)
     permuted, _, _ = pair(KEY, x0[order], x1[order], LABELS[order])
     np.testing.assert_array_equal(permuted, moved[order])
@@ -118,9 +118,10 @@ def test_independent_changes_nothing_and_says_so():
 @pytest.mark.parametrize("name", ["optimal_transport", "sinkhorn"])
 def test_bfloat16_noise_comes_back_as_bfloat16_and_a_batch_of_one_is_left(name):
     x0, x1 = batch((5, 3), jnp.bfloat16)
-    moved, _, _ = couplings.get(name)(KEY, x0, x1)
+    pair = jax.jit(couplings.get(name))
+    moved, _, _ = pair(KEY, x0, x1)
     assert moved.dtype == jnp.bfloat16
-    one, _, _ = couplings.get(name)(KEY, x0[:1], x1[:1])
+    one, _, _ = pair(KEY, x0[:1], x1[:1])
     np.testing.assert_array_equal(one, x0[:1])
 
 

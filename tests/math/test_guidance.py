@@ -40,7 +40,7 @@ def inner(first, second):
 
 def test_cfg_is_the_line_through_both_predictions(x64):
     v_null, v_cond, x = predictions()
-    for weight in (-1.0, 0.0, 0.5, 1.0, 4.0):
+    for weight in (-1.0, 0.0, 4.0):
         v = guidance.get("cfg", weight=weight)(v_null, v_cond, x, 0.3)
         np.testing.assert_allclose(v, v_null + weight * (v_cond - v_null), atol=1e-13)
 
@@ -141,8 +141,10 @@ def test_degenerate_predictions_stay_finite(name, params, t, kind):
 @every_rule
 def test_float64_stays_float64_and_float32_float32(name, params, x64):
     for dtype in (jnp.float32, jnp.float64):
-        v = guidance.get(name, weight=2.0, **params)(*predictions(dtype), 0.5)
-        assert v.dtype == dtype
+        v = jax.ShapeDtypeStruct(SHAPE, dtype)
+        for t in (0.5, np.full(4, 0.5), np.full(4, 0.5, np.float32)):
+            combine = guidance.get(name, weight=np.float64(2.0), **params)
+            assert jax.eval_shape(lambda v, t=t, combine=combine: combine(v, v, v, t), v).dtype == dtype
 
 
 def test_cfg_zero_star_takes_out_what_the_null_prediction_explains(x64):

@@ -73,6 +73,12 @@ def test_stratified_puts_one_example_into_each_part(name):
     assert len(np.unique(t)) == count
 
 
+def test_uniform_draws_are_symmetric_about_one_half():
+    """The generator's multiples of 2^-23 start at 0; the draws are the middles between them, so 0 is as far as 1."""
+    t = np.asarray(times.get("uniform")(jax.random.key(4), (1000,)), np.float64)
+    assert (t * 2**24 % 2 == 1).all()
+
+
 def test_stratified_is_unbiased_and_each_example_uniform_in_its_part():
     sampler = times.get("stratified")
     t = np.asarray(jax.vmap(lambda key: sampler(key, (4,)))(jax.random.split(jax.random.key(2), 2000)))
