@@ -57,13 +57,7 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
         return make_validation(run.model, run.facts, dataset.test, run.layout, examples=config.log.eval_examples)
 
     hooks: list[callbacks.Callback] = [callbacks.Log(), callbacks.Evaluate(validation), callbacks.Samples()]
-    hooks += [
-        *callbacks.load(config.log.callbacks),
-        *extra,
-        Progress(),
-        callbacks.Checkpoints(),
-        HtmlReport(),
-    ]
+    hooks += [*callbacks.load(config.log.callbacks), *extra, Progress(), callbacks.Checkpoints(), HtmlReport()]
     return trainer.train(config, workdir, dataset, hooks)
 
 

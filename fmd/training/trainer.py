@@ -93,6 +93,8 @@ def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence
         distributed.on_main(lambda: held.enter_context(folder_lock(workdir)))
         held.enter_context(distributed.clear_message_when_another_process_ends())
         run = start(config, workdir, dataset)
+        if jax.process_count() == 1:  # after an error, too, a save under way is completed; of several one may be gone
+            held.callback(run.store.wait)
         held.enter_context(run.cleanup)
         program = distributed.compile_step(
             partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name), run.layout, run.shardings

@@ -8,10 +8,11 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-Point = tuple[float, float | None]
+Number = float | int
+Point = tuple[Number, Number | None]
 
 WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 26
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 10, 26
 MOST_POINTS = 300
 LOG_FROM = 6.0  # largest over smallest value from which the vertical axis is logarithmic
 
@@ -78,7 +79,7 @@ def thin(points: Sequence[Point]) -> list[Point]:
     return [*thinned, clean[-1]]
 
 
-def short(value: float) -> str:
+def short(value: Number) -> str:
     """A number in few letters: 1200000 -> 1.2M, 0.00002 -> 2e-5."""
     if value == 0:
         return "0"
@@ -90,7 +91,7 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
+def linear_ticks(low: Number, high: Number, about: int = 5) -> list[float]:
     """Round numbers in [low, high], 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
@@ -98,7 +99,7 @@ def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: Number, high: Number) -> list[float]:
     """1, 2 and 5 times the powers of ten in [low, high]; the powers alone, or some of them, over a wide range."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     digits = (1, 2, 5) if last - first <= 3 else (1,)
@@ -106,7 +107,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [t for t in ticks if low * 0.999 <= t <= high * 1.001]
 
 
-def _range(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
+def _range(values: Sequence[Number], logarithmic: bool) -> tuple[Number, Number]:
     low, high = min(values), max(values)
     if logarithmic:
         return low / 1.08, high * 1.08

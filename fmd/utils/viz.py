@@ -9,7 +9,7 @@ import numpy as np
 from fmd.utils.files import atomic_path
 
 LONGEST_SIDE = 4096  # pixels of a picture; larger ones are shrunk
-FONT_SIZE = 14
+FONT_SIZE = 17
 LONGEST_NAME = 24  # letters of a row's name
 
 

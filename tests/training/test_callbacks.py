@@ -11,7 +11,7 @@ import pytest
 import toys
 
 from fmd import modes
-from fmd.training import callbacks, timing
+from fmd.training import callbacks, timing, trainer
 from fmd.training.callbacks import Callback
 from fmd.training.lines import JsonLines, LineLog, read_lines
 from fmd.training.progress import Progress
@@ -65,15 +65,14 @@ def test_the_last_line_describes_the_last_state(toy_run):
 
 
 def test_intervals_of_zero_mean_only_at_the_end(compile_once, tmp_path):
-    rare = {"log": {"eval_every": 0, "samples_every": 0}, "train": {"num_steps": 4}, **ONE_DEVICE}
-    modes.train_config(toys.config(**rare), tmp_path / "run")
-    assert steps_of(tmp_path / "run" / "validation.jsonl") == [4]
-    assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["step_00000004.png"]
+    modes.train_config(toys.config(log={"eval_every": 0, "samples_every": 0}, **ONE_DEVICE), tmp_path / "run")
+    assert steps_of(tmp_path / "run" / "validation.jsonl") == [12]
+    assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["step_00000012.png"]
 
 
 @pytest.mark.parametrize("parallel", [{"mode": "pmap"}, {"mode": "mesh", "fsdp": 8}])
 def test_the_line_is_the_same_on_several_devices(toy_run, compile_once, tmp_path, parallel):
-    run = modes.train_config(toys.config(train={"num_steps": 12}, parallel=parallel), tmp_path / "run")
+    run = trainer.train(toys.config(parallel=parallel), tmp_path / "run", toys.dataset(), [callbacks.Log()])
     for line, expected in zip(run.logs["metrics"].lines, toy_run.logs["metrics"].lines, strict=True):
         assert line == pytest.approx(expected, rel=1e-4)
 
@@ -115,18 +114,11 @@ AFTER = [
 ]
 
 
-class Witness(Callback):
-    """Keeps the run, whose background save the test must wait for."""
-
-    def on_train_start(self, run):
-        self.run = run
-
-
 @pytest.mark.parametrize(("kind", "hook"), AFTER, ids=[f"{kind.__name__}.{hook}" for kind, hook in AFTER])
 def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(
     toy_run, tmp_path, monkeypatch, compile_once, kind, hook
 ):
-    original, witness = getattr(kind, hook), Witness()
+    original = getattr(kind, hook)
 
     def crash(self, run):
         original(self, run)
@@ -137,9 +129,8 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(
     with monkeypatch.context() as patch:
         patch.setattr(kind, hook, crash)
         with pytest.raises(RuntimeError, match="fell out") as raised:
-            modes.train_config(config, workdir, [witness])
+            modes.train_config(config, workdir)
     assert any(f"{kind.__name__}.{hook}" in note for note in raised.value.__notes__)
-    witness.run.store.wait()
 
     saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
     ahead = (callbacks.Checkpoints, HtmlReport)
