@@ -11,7 +11,7 @@ TIME_BINS = 8  # the loss is also logged for eighths of [0, 1]
 
 
 class Window(flax.struct.PyTreeNode):
-    """Sums since the last line of the log (arrays, or shapes and shardings in their place). Part of the state, so that a resumed run writes the same lines."""
+    """Sums since the last line of the log. Part of the state, so that a resumed run writes the same lines."""
 
     steps: Any  # float32 scalar, steps added up
     loss: Any  # float32 scalar

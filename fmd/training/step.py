@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from fmd.math import times
 from fmd.training import ema
@@ -27,9 +27,9 @@ from fmd.utils.pixels import to_unit
 class Batch(flax.struct.PyTreeNode):
     """One batch, or one device's part of it."""
 
-    images: UInt8[Array, "B H W C"]
-    labels: Int[Array, " B"]
-    index: Int[Array, " B"]  # position of each example in the global batch
+    images: Any  # uint8 [B, H, W, C]
+    labels: Any  # int32 [B]
+    index: Any  # int32 [B]: position of each example in the global batch
 
 
 class Report(NamedTuple):
