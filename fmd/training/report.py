@@ -202,7 +202,7 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{seconds:.3g} s"
