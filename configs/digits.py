@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     # (arXiv 2403.03206).
     config.path = {"times": {"name": "logit_normal", "stratified": True}}
 
-    config.train = {"num_steps": 2000, "batch_size": 128, "label_dropout": 0.1}
+    config.train = {"num_steps": 2000, "batch_size": 64, "label_dropout": 0.1}
     config.optimizer = {"learning_rate": 2e-3, "warmup_steps": 100, "decay": "cosine"}
     config.ema = {"decays": (0.99,)}  # a tenth of the run, after its warm-up
     config.sample = {"guidance": {"name": "cfg", "weight": 2.0}, "solver": "heun", "steps": 20}

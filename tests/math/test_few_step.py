@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from fmd.math import few_step, schedules
-from tests import oracles
 
 SCHEDULES = ["linear", "cosine"]
 

@@ -5,11 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from fmd.math import schedules
 from fmd.math.likelihood import bits_per_dim, dequantise, gaussian_log_density, importance_weighted, log_likelihood
-from tests import oracles
 
 
 def compiled(field, x1, **options):

@@ -1,13 +1,14 @@
 """Fields from every prediction type, and guided sampling against its closed forms."""
 
+from math.solving import solve
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from fmd.math import guidance, odes, paths, schedules
-from tests import oracles
-from tests.math.solving import solve
 
 DATA = [[0.5, 0.2], [0.2, 0.3]]
 

@@ -5,11 +5,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from fmd.math import odes, schedules
 from fmd.math.simulators import solve_ode, solve_sde
-from tests import oracles
 
 STD = 0.5
 LINEAR = schedules.get("linear")
