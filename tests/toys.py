@@ -128,11 +128,16 @@ class Lab:
 
 
 class SignalAt(Callback):
-    """Sends this process a signal: TOY_SIGNAL="KILL 7" after step 7, in every process or in that of TOY_PROCESS."""
+    """Sends this process a signal: TOY_SIGNAL="KILL 7" after step 7, in every process or in that of TOY_PROCESS.
+
+    A save under way is completed first, so that it is known which checkpoint a run goes on from.
+    """
 
     def on_step_end(self, run):
         name, step = os.environ.get("TOY_SIGNAL", "KILL -1").split()
         mine = os.environ.get("TOY_PROCESS", str(jax.process_index())) == str(jax.process_index())
+        if run.step == int(step):
+            run.store.wait()
         if mine and run.step == int(step):
             os.kill(os.getpid(), getattr(signal, f"SIG{name}"))
 

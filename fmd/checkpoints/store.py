@@ -26,6 +26,7 @@ from fmd.utils.files import write_json
 FACTS = "config.json"
 CHECKSUMS = "checksums.json"
 SCORE = "score"
+SYSTEM_ERRORS = ("OS error", "os_error_code")  # in the ValueErrors by which TensorStore reports what the disk refused
 FORMAT = 1
 
 
@@ -41,6 +42,7 @@ class Store:
 
     def __init__(self, folder: Path, *, keep_last: int = 2, keep_every: int | None = None, keep_best: int = 0) -> None:
         self.folder = Path(folder).absolute()
+        on_main(lambda: self.folder.mkdir(parents=True, exist_ok=True))
         policies = ocp.checkpoint_managers
         keep: list[Any] = [policies.LatestN(keep_last)]
         keep += [policies.EveryNSteps(keep_every)] if keep_every else []
@@ -220,7 +222,7 @@ def _one_line_for_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and "OS error" not in str(error):  # TensorStore reports those as ValueError
+        if not isinstance(error, OSError) and not any(mark in str(error) for mark in SYSTEM_ERRORS):
             raise
         raise OSError(
             f"could not save to {folder}: {_first_line(error)}; free some space or fix its permissions and run "
