@@ -8,12 +8,13 @@ The order is a pure function, so the only position to save is the number of the 
 from fmd.data import digits, folder, idx, mnist, npz, tfds  # noqa: F401  (each import registers its sources)
 from fmd.data.datasets import ImageDataset, Split, load, register_source, source_names
 from fmd.data.order import batch_indices, dispatch_indices
-from fmd.data.streaming import ImageStream
+from fmd.data.streaming import ImageStream, StreamedSplit
 
 __all__ = [
     "ImageDataset",
     "ImageStream",
     "Split",
+    "StreamedSplit",
     "batch_indices",
     "dispatch_indices",
     "load",

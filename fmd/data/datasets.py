@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
+from fmd.data.streaming import StreamedSplit
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -35,29 +37,36 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A named set held in memory.
+    """A named set: the test split in memory, the training split there, too, or on disk and streamed.
 
     `num_classes` is 0 for unlabelled images, `provenance` is one line that says where the bytes came from, and
     `class_names`, where known, has one name per class. Raises ValueError where the parts do not fit together.
     """
 
     name: str
-    train: Split
+    train: Split | StreamedSplit
     test: Split
     num_classes: int
     provenance: str
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        shapes = self.train.images.shape[1:], self.test.images.shape[1:]
+        shapes = self.train.image_shape, self.test.image_shape
         if shapes[0] != shapes[1]:
             raise ValueError(f"{self.name}: train images are {shapes[0]} but test images are {shapes[1]}")
         # Without classes the only label is 0, the null label of an unconditional model.
         allowed = max(self.num_classes, 1)
-        for name, split in (("train", self.train), ("test", self.test)):
+        in_memory = [(name, split) for name, split in vars(self).items() if isinstance(split, Split)]
+        for name, split in in_memory:
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= allowed:
                 raise ValueError(
@@ -70,8 +79,7 @@ class ImageDataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+        return self.train.image_shape
 
 
 Source = Callable[..., ImageDataset]

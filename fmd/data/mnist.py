@@ -148,6 +148,7 @@ def _read_folder(folder: Path) -> Files:
 
 def _read_tfds(name: str) -> Files:
     dataset = tfds.load_tfds(name)
+    assert isinstance(dataset.train, Split)  # nobody asked for streaming
     files = []
     for split_name, split in (("train", dataset.train), ("test", dataset.test)):
         back = np.argsort(tfds.published_order(split_name, len(split)))

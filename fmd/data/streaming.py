@@ -8,6 +8,7 @@ global batch: [process_index * b, (process_index + 1) * b) with b = batch_size /
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -114,6 +115,26 @@ class ImageStream:
     def close(self) -> None:
         """Stop the worker threads."""
         self._batches.close()
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedSplit:
+    """A training split that stays on disk: examples by index, and what is known of them without reading them.
+
+    `image_shape` is (H, W, C) of every image of the stream; `image_size` and `decode` are as in `ImageStream`.
+    """
+
+    source: RandomAccess
+    image_shape: tuple[int, int, int]
+    image_size: images.Size = None
+    decode: Callable[[Any], tuple[np.ndarray, int]] = image_and_label
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def stream(self, **position: int) -> ImageStream:
+        """The batches from a step on; `position` holds batch_size, seed, step, process_index and process_count."""
+        return ImageStream(self.source, image_size=self.image_size, decode=self.decode, **position)
 
 
 def _read_batch(

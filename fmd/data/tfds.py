@@ -21,6 +21,7 @@ import numpy as np
 from fmd.data import images
 from fmd.data.cache import kept_arrays
 from fmd.data.datasets import ImageDataset, Split, register_source, split_off
+from fmd.data.streaming import StreamedSplit
 
 _FORMAT = 1  # of the kept arrays; raise it when the decoding changes
 
@@ -33,8 +34,9 @@ def load_tfds(
     train_split: str = "train",
     test_split: str | None = None,
     test_fraction: float = 0.1,
+    stream: bool = False,
 ) -> ImageDataset:
-    """The set `name` of TFDS in memory; the decoded images are kept in the cache folder.
+    """The set `name` of TFDS in memory, its decoded images kept in the cache folder; or streamed from disk.
 
     Args:
       name: `cifar10`, `name:version`, `name/config`.
@@ -42,6 +44,8 @@ def load_tfds(
       image_size: as in `fmd.data.images`; None where all images have the same size already.
       train_split, test_split: names of splits. Without `test_split` the first of `test` and `validation` that the set
         has, and if it has neither, `test_fraction` of each class.
+      stream: leave the training split on disk; for sets that do not fit into memory. Needs a test split and a format
+        with random access.
     Raises:
       KeyError for an unknown set, RuntimeError where it is not prepared and cannot be, ValueError for an unknown split,
       a set without images or a format that cannot be read.
@@ -57,8 +61,16 @@ def load_tfds(
             raise ValueError(f"TFDS set {name} has no split '{split}': choose from {', '.join(splits)}")
 
     size = images.height_width(image_size)
-    parts = [_read_split(builder, split, image_key, label_key, size) for split in wanted]
-    train, test = parts if len(parts) == 2 else split_off(parts[0].images, parts[0].labels, test_fraction)
+    if stream and len(wanted) == 1:
+        raise ValueError(f"TFDS set {name} has no test split, which streaming needs: name one as test_split")
+    train: Split | StreamedSplit
+    if stream:
+        test = _read_split(builder, wanted[1], image_key, label_key, size)
+        source = random_access(name, train_split, data_dir)
+        train = StreamedSplit(source, test.image_shape, size, lambda e: (e[image_key], int(e.get(label_key, 0))))
+    else:
+        parts = [_read_split(builder, split, image_key, label_key, size) for split in wanted]
+        train, test = parts if len(parts) == 2 else split_off(parts[0].images, parts[0].labels, test_fraction)
     names = tuple(builder.info.features[label_key].names) if label_key else None
     return ImageDataset(
         name=builder.info.name,

@@ -1,7 +1,9 @@
 """From a config to the parts of a run: model, recipe, feed and the facts that a checkpoint carries."""
 
+import contextlib
 import dataclasses
 import importlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -10,7 +12,7 @@ import jax
 import numpy as np
 
 import fmd
-from fmd.data import ImageDataset, dispatch_indices
+from fmd.data import ImageDataset, Split, StreamedSplit, dispatch_indices
 from fmd.math import couplings, schedules, times
 from fmd.models.conditional_vector_field import check_contract
 from fmd.models.registry import build_model
@@ -111,9 +113,20 @@ def make_facts(config: Any, dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
-def is_resident(config: Any, dataset: ImageDataset) -> bool:
-    wanted = config.data.resident
-    return dataset.train.images.nbytes < RESIDENT_LIMIT if wanted is None else wanted
+def resident_split(config: Any, dataset: ImageDataset) -> Split | None:
+    """The training split if it is to live on the devices, where batches are then gathered; None if it is streamed."""
+    split, wanted = dataset.train, config.data.resident
+    if isinstance(split, StreamedSplit):
+        return None
+    return split if wanted or (wanted is None and split.images.nbytes < RESIDENT_LIMIT) else None
+
+
+def as_streamed(split: Split | StreamedSplit) -> StreamedSplit:
+    """A split in memory read like one on disk: by threads that gather batches while the device computes."""
+    if isinstance(split, StreamedSplit):
+        return split
+    pairs = list(zip(split.images, split.labels, strict=True))
+    return StreamedSplit(pairs, split.image_shape)
 
 
 def feed(config: Any, dataset: ImageDataset, start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -122,10 +135,20 @@ def feed(config: Any, dataset: ImageDataset, start: int) -> Iterator[dict[str, n
     local = batch // jax.process_count()
     mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
     index = np.broadcast_to(np.arange(batch, dtype=np.int32), (steps, batch))[:, mine]
-    resident = is_resident(config, dataset)
-    for step in range(start, config.train.num_steps, steps):
+    dispatches = range(start, config.train.num_steps, steps)
+    if resident_split(config, dataset) is None:
+        streamed = as_streamed(dataset.train).stream(
+            batch_size=batch,
+            seed=config.seed,
+            step=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        with contextlib.closing(streamed):
+            for _ in dispatches:
+                images, labels = zip(*itertools.islice(streamed, steps), strict=True)
+                yield {"index": index, "images": np.stack(images), "labels": np.stack(labels)}
+        return
+    for step in dispatches:
         rows = dispatch_indices(config.seed, step, steps, batch, len(dataset.train))[:, mine]
-        if resident:
-            yield {"index": index, "rows": rows}
-        else:
-            yield {"index": index, "images": dataset.train.images[rows], "labels": dataset.train.labels[rows]}
+        yield {"index": index, "rows": rows}

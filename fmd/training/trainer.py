@@ -189,9 +189,9 @@ def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, A
 
 def resident_arrays(run: Run) -> dict[str, jax.Array] | None:
     """The training set on the devices, where it fits."""
-    if not setup.is_resident(run.config, run.dataset):
+    split = setup.resident_split(run.config, run.dataset)
+    if split is None:
         return None
-    split = run.dataset.train
     return distributed.replicate(run.layout, {"images": split.images, "labels": split.labels})
 
 

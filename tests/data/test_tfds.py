@@ -189,3 +189,20 @@ def test_the_published_order_is_tfds_own():
     hasher = hashing.Hasher("train")
     expected = sorted(range(200), key=hasher.hash_key)
     np.testing.assert_array_equal(tfds.published_order("train", 200), expected)
+
+
+def test_a_streamed_set_gives_the_batches_of_the_one_in_memory(tmp_path):
+    prepare(tmp_path, "my_set", "array_record", {"train": pair(12, 6), "test": pair(10, 6)})
+    whole = load("tfds", name="my_set", data_dir=str(tmp_path), image_size=4)
+    streamed = load("tfds", name="my_set", data_dir=str(tmp_path), image_size=4, stream=True)
+    assert (len(streamed.train), streamed.image_shape, streamed.num_classes) == (12, (4, 4, 1), 10)
+    np.testing.assert_array_equal(streamed.test.images, whole.test.images)
+    stream = streamed.train.stream(batch_size=8, seed=3, step=2)
+    images, labels = next(stream)
+    stream.close()
+    rows = batch_indices(3, 2, 8, 12)
+    np.testing.assert_array_equal(images, whole.train.images[rows])
+    np.testing.assert_array_equal(labels, whole.train.labels[rows])
+    prepare(tmp_path, "alone", "array_record", {"train": pair(12)})
+    with pytest.raises(ValueError, match="no test split, which streaming needs"):
+        load("tfds", name="alone", data_dir=str(tmp_path), stream=True)
