@@ -145,7 +145,7 @@ class Log:
     eval_examples: int = 1000
     samples_every: int = 1000  # grid of samples from fixed noise; 0: only at the end
     samples_per_class: int = 8
-    callbacks: tuple[str, ...] = ()  # your own, as "package.module:Class"
+    callbacks: tuple[str, ...] = ()  # "package.module:Class": your own, or one of fmd.training.writers
 
     def __post_init__(self) -> None:
         for key in ("every", "eval_examples", "samples_per_class"):

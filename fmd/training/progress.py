@@ -1,5 +1,6 @@
 """The progress bar: in a terminal, in a notebook, and as a few lines in a file or a pipe."""
 
+import os
 import sys
 from typing import Any
 
@@ -19,29 +20,43 @@ class LineByLine:
         sys.stderr.flush()
 
 
+def bar_settings() -> dict[str, Any]:
+    """What the bar must know about where it is shown."""
+    if "ipykernel" in sys.modules:
+        return {}
+    if not sys.stderr.isatty():
+        return {"file": LineByLine(), "mininterval": 30.0}
+    size = os.get_terminal_size(sys.stderr.fileno())
+    # Containers and some build servers give a terminal of no size, in which the bar would not be seen.
+    return {} if size.columns and size.lines else {"ncols": 100, "nrows": 24}
+
+
 class Progress(Callback):
-    """A progress bar with loss, images/s and time left; twice a minute where standard error is no terminal."""
+    """Steps, time left, and the newest loss and images/s from the log. Put it behind `Log`.
+
+    Where standard error is no terminal it says so twice a minute, in lines of their own.
+    """
 
     def on_train_start(self, run: Any) -> None:
-        piped = {} if sys.stderr.isatty() or "ipykernel" in sys.modules else {"file": LineByLine(), "mininterval": 30.0}
         self._bar = tqdm(
             total=run.config.train.num_steps,
             initial=run.step,
             unit="step",
             desc="training",
             disable=not is_main_process(),
-            **piped,
+            **bar_settings(),
         )
         run.cleanup.callback(self._bar.close)
-        self._begun = False
+        self._begun, self._lines = False, len(run.logs["metrics"].lines)
 
     def on_step_end(self, run: Any) -> None:
         if not self._begun:
             self._bar.unpause()  # what went before was compilation, and says nothing about the time left
             self._begun = True
-        metrics, timing = run.logs["metrics"].lines, run.logs["timing"].lines
-        if run.due(run.config.log.every) and metrics and timing:
-            loss, rate = metrics[-1]["loss"], timing[-1]["images_per_second"]
+        metrics = run.logs["metrics"].lines
+        if len(metrics) > self._lines:
+            self._lines = len(metrics)
+            loss, rate = metrics[-1]["loss"], run.logs["timing"].lines[-1]["images_per_second"]
             shown = [f"loss {loss:.4f}"] if loss is not None else []
             shown += [f"{rate:.0f} images/s"] if rate is not None else []
             self._bar.set_postfix_str(", ".join(shown), refresh=False)
