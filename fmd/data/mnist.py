@@ -21,7 +21,7 @@ from absl import logging
 
 from fmd.data import idx, tfds, wheel
 from fmd.data.cache import cache_dir, write_atomically
-from fmd.data.datasets import ImageDataset, register_source
+from fmd.data.datasets import ImageDataset, Split, register_source
 
 Files = list[bytes]  # unpacked IDX: train images, train labels, test images, test labels
 

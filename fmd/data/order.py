@@ -23,7 +23,7 @@ from jaxtyping import Int32
 _lock = threading.Lock()  # several reader threads reach an epoch border at the same time: one of them computes
 
 
-def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Int32[np.ndarray, batch_size]:
+def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Int32[np.ndarray, " batch_size"]:
     """Indices into a set of `size` examples for the batch of one step. Raises ValueError as `example_indices` does."""
     return example_indices(seed, step * batch_size, batch_size, size)
 
@@ -35,7 +35,7 @@ def dispatch_indices(
     return example_indices(seed, step * batch_size, steps * batch_size, size).reshape(steps, batch_size)
 
 
-def example_indices(seed: int, start: int, count: int, size: int) -> Int32[np.ndarray, count]:
+def example_indices(seed: int, start: int, count: int, size: int) -> Int32[np.ndarray, " count"]:
     """Indices for the global examples start, ..., start + count - 1 of a set of `size` examples.
 
     Raises ValueError where size is not in [1, 2^31), start or count is negative, or seed is not in [0, 2^64).
@@ -56,7 +56,7 @@ def example_indices(seed: int, start: int, count: int, size: int) -> Int32[np.nd
 
 # A batch touches at most two epochs unless it is larger than the set, so the two latest permutations are kept.
 @functools.lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, size: int) -> Int32[np.ndarray, size]:
+def permutation(seed: int, epoch: int, size: int) -> Int32[np.ndarray, " size"]:
     """The order of one epoch (read-only, cached)."""
     index_bits = np.uint64((size - 1).bit_length())
     words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(size)
