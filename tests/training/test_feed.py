@@ -1,0 +1,30 @@
+"""The host's side of a dispatch: a streamed set feeds the step what a resident one does."""
+
+import numpy as np
+import pytest
+import toys
+
+from fmd.data import ImageDataset
+from fmd.training import setup
+
+STEPS = {"num_steps": 8, "steps_per_dispatch": 2}
+EVERY = {"log": {"every": 2}, "checkpoint": {"every": 4}}
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("start", [0, 4])
+def test_streamed_batches_are_those_of_the_resident_set(on_disk, start):
+    resident = toys.config(train=STEPS, **EVERY)
+    streamed = toys.config(train=STEPS, data={"resident": False}, **EVERY)
+    data = toys.dataset()
+    other = data
+    if on_disk:
+        split = setup.as_streamed(data.train)
+        other = ImageDataset(data.name, split, data.test, data.num_classes, data.provenance)
+        streamed = resident
+    dispatches = list(setup.feed(resident, data, start))
+    assert len(dispatches) == (8 - start) // 2
+    for rows, pixels in zip(dispatches, setup.feed(streamed, other, start), strict=True):
+        np.testing.assert_array_equal(pixels["images"], data.train.images[rows["rows"]])
+        np.testing.assert_array_equal(pixels["labels"], data.train.labels[rows["rows"]])
+        np.testing.assert_array_equal(pixels["index"], rows["index"])
