@@ -23,5 +23,7 @@ def compile_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def toy_run(compile_once, tmp_path_factory):
-    """The `Run` of 12 steps: lines every 3, figures, grids and checkpoints every 4. Do not change its workdir."""
-    return modes.train_config(toys.config(parallel={"mode": "jit"}), tmp_path_factory.mktemp("runs") / "toy")
+    """The `Run` of 12 steps: lines every 2, figures, grids and checkpoints every 4. Do not change its workdir."""
+    return modes.train_config(
+        toys.config(parallel={"mode": "jit"}, log={"every": 2}), tmp_path_factory.mktemp("runs") / "toy"
+    )

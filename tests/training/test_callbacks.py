@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from fmd.training.lines import JsonLines, LineLog, read_lines
 from fmd.training.progress import Progress
 from fmd.training.report import HtmlReport
 
-ONE_DEVICE = {"parallel": {"mode": "jit"}}
+SAME = {"parallel": {"mode": "jit"}, "log": {"every": 2}}  # as `toy_run`
 
 
 def same_files(workdir: pathlib.Path, expected: pathlib.Path) -> None:
@@ -37,10 +38,15 @@ def steps_of(path: pathlib.Path) -> list[int]:
 
 
 def test_lines_figures_and_grids_are_there_at_their_steps_and_at_the_end(toy_run):
-    assert steps_of(toy_run.workdir / "metrics.jsonl") == [3, 6, 9, 12]
+    assert steps_of(toy_run.workdir / "metrics.jsonl") == [2, 4, 6, 8, 10, 12]
     assert steps_of(toy_run.workdir / "validation.jsonl") == [4, 8, 12]
     grids = [path.name for _, path in callbacks.saved_grids(toy_run)]
     assert grids == ["step_00000004.png", "step_00000008.png", "step_00000012.png"]
+
+
+def test_a_grid_of_a_later_step_from_before_a_kill_does_not_count(toy_run):
+    at_eight = SimpleNamespace(workdir=toy_run.workdir, step=8)
+    assert [step for step, _ in callbacks.saved_grids(at_eight)] == [4, 8]
 
 
 def test_table_and_json_say_the_same(toy_run):
@@ -60,19 +66,23 @@ def test_the_last_line_describes_the_last_state(toy_run):
     assert line["param_norm"] == pytest.approx(norm, rel=1e-6)
     assert line["learning_rate"] == pytest.approx(float(toy_run.recipe.learning_rate(11)), rel=1e-6)
     window = jax.device_get(toy_run.state.window)
-    assert line["loss"] == pytest.approx(float(window.loss) / 3, rel=1e-6)
-    assert line["grad_norm"] == pytest.approx(float(window.grad_norm) / 3, rel=1e-6)
+    assert line["loss"] == pytest.approx(float(window.loss) / 2, rel=1e-6)
+    assert line["grad_norm"] == pytest.approx(float(window.grad_norm) / 2, rel=1e-6)
 
 
 def test_intervals_of_zero_mean_only_at_the_end(compile_once, tmp_path):
-    modes.train_config(toys.config(log={"eval_every": 0, "samples_every": 0}, **ONE_DEVICE), tmp_path / "run")
+    modes.train_config(
+        toys.config(log={"eval_every": 0, "samples_every": 0}, parallel={"mode": "jit"}), tmp_path / "run"
+    )
     assert steps_of(tmp_path / "run" / "validation.jsonl") == [12]
     assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["step_00000012.png"]
 
 
 @pytest.mark.parametrize("parallel", [{"mode": "pmap"}, {"mode": "mesh", "fsdp": 8}])
 def test_the_line_is_the_same_on_several_devices(toy_run, compile_once, tmp_path, parallel):
-    run = trainer.train(toys.config(parallel=parallel), tmp_path / "run", toys.dataset(), [callbacks.Log()])
+    run = trainer.train(
+        toys.config(parallel=parallel, log={"every": 2}), tmp_path / "run", toys.dataset(), [callbacks.Log()]
+    )
     for line, expected in zip(run.logs["metrics"].lines, toy_run.logs["metrics"].lines, strict=True):
         assert line == pytest.approx(expected, rel=1e-4)
 
@@ -82,7 +92,7 @@ def test_the_line_is_the_same_on_several_devices(toy_run, compile_once, tmp_path
 
 def test_the_clock_is_in_the_timing_log_only(toy_run):
     lines = read_lines(toy_run.workdir / "timing.jsonl")
-    assert [line["step"] for line in lines] == [3, 6, 9, 12, 12]
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12, 12]
     for line in lines[:-1]:
         assert line["images_per_second"] == pytest.approx(16 / line["seconds_per_step"], rel=1e-3)
         assert line["memory_bytes"] is None  # the CPU does not tell
@@ -105,7 +115,7 @@ def test_memory_is_that_of_the_fullest_device(monkeypatch):
 
 # --- crashes ---
 
-STEP = 8  # where figures, grid and checkpoint are due, and the line of step 6 may be under way
+STEP = 8  # where a line, figures, a grid and a checkpoint are due
 AFTER = [
     *[(kind, "on_step_end") for kind in (callbacks.Log, callbacks.Evaluate, callbacks.Samples, Progress)],
     *[(kind, "on_step_end") for kind in (callbacks.Checkpoints, HtmlReport)],
@@ -125,7 +135,7 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(
         if hook != "on_step_end" or run.step == STEP:
             raise RuntimeError("the disk fell out")
 
-    workdir, config = tmp_path / "run", toys.config(**ONE_DEVICE)
+    workdir, config = tmp_path / "run", toys.config(**SAME)
     with monkeypatch.context() as patch:
         patch.setattr(kind, hook, crash)
         with pytest.raises(RuntimeError, match="fell out") as raised:
@@ -136,7 +146,7 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(
     ahead = (callbacks.Checkpoints, HtmlReport)
     assert (STEP in saved) == (hook == "on_train_end" or (hook == "on_step_end" and kind in ahead))
     for step in saved:
-        for log, every in (("metrics", 3), ("validation", 4)):
+        for log, every in (("metrics", 2), ("validation", 4)):
             assert set(range(every, step + 1, every)) <= set(steps_of(workdir / f"{log}.jsonl"))
         assert (workdir / "samples" / f"step_{step:08d}.png").exists()
 
@@ -152,7 +162,7 @@ def test_a_callback_of_ones_own_that_raises_is_named(tmp_path):
         "    def on_step_end(self, run):\n        if run.step == 6 and 'FIXED' not in os.environ:\n"
         "            raise RuntimeError('my own mistake')\n"
     )
-    values = toys.settings(**ONE_DEVICE, log={"callbacks": ["mine:Fragile"], "every": 3})
+    values = toys.settings(parallel={"mode": "jit"}, log={"callbacks": ["mine:Fragile"]})
     (tmp_path / "fragile.py").write_text(
         f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({values!r})\n"
     )
