@@ -114,7 +114,7 @@ class Store:
                     f"go on with the version of fmd that wrote it, or choose another --workdir"
                 ) from error
             return restored["ema"], restored["train"]
-        if steps:
+        if steps or any(self.folder.glob("damaged-*")):
             raise ValueError(
                 f"no checkpoint in {self.folder} can be read; they were renamed damaged-*. "
                 f"Start again with another --workdir, or put a good copy of one back"

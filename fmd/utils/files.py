@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -40,7 +42,8 @@ def write_json(path: Path, value: Any, *, overwrite: bool = True) -> None:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Holds `folder` for one process; raises FileExistsError naming the process that has it.
 
-    The kernel frees the lock when its holder dies, however it dies, so a stale lock cannot exist.
+    The kernel frees the lock when its holder dies, however it dies, so a stale lock cannot exist. Where the file
+    system knows no locks, a warning is all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as handle:
@@ -52,6 +55,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
             raise FileExistsError(
                 f"{folder} is in use by {holder}; wait for it, or give this run another --workdir"
             ) from None
+        except OSError as error:
+            logging.warning("%s cannot be locked (%s): start no second run in it meanwhile", folder, error.strerror)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()

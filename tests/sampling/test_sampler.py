@@ -1,0 +1,146 @@
+"""The sampler: an image is a function of (key, label, index), guidance is what it says, wrong wishes are refused."""
+
+import jax
+import numpy as np
+import pytest
+import toys
+
+from fmd.checkpoints.store import Store, write_facts
+from fmd.export.exporter import export
+from fmd.models.registry import build_model
+from fmd.sampling.sampler import Sampler, load
+from fmd.training import setup
+from fmd.utils.distributed import make_layout
+
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(scope="module")
+def params():
+    model = build_model("toy", {"num_classes": toys.CLASSES})
+    x, t, y = np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32)
+    return jax.device_get(jax.jit(model.init)(jax.random.key(1), x, t, y)["params"])
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return setup.make_facts(toys.config(), toys.dataset())
+
+
+@pytest.fixture(scope="module")
+def sampler(facts, params):
+    return Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
+
+
+@pytest.fixture(scope="module")
+def images(sampler):
+    return sampler([0, 1, 2, 3, 4], KEY)
+
+
+def test_images_are_uint8_one_per_label_and_repeatable(sampler, images):
+    assert (images.dtype, images.shape) == (np.uint8, (5, 8, 8, 1))
+    np.testing.assert_array_equal(sampler([0, 1, 2, 3, 4], KEY), images)
+    assert (sampler([0, 1, 2, 3, 4], jax.random.key(8)) != images).any()
+
+
+def test_an_image_does_not_depend_on_how_many_are_drawn_with_it_or_in_how_many_calls(sampler, images):
+    np.testing.assert_array_equal(sampler([0, 1, 2], KEY), images[:3])
+    np.testing.assert_array_equal(sampler([0, 1, 2, 3, 4], KEY, batch_size=2), images)
+
+
+@pytest.mark.parametrize(("mode", "fsdp"), [("mesh", 1), ("mesh", 4), ("pmap", 1)])
+def test_eight_devices_draw_what_one_draws(facts, params, images, mode, fsdp):
+    many = Sampler.from_facts(facts, params=params, layout=make_layout(mode, fsdp=fsdp))
+    difference = many([0, 1, 2, 3, 4], KEY).astype(int) - images
+    assert np.abs(difference).max() <= 1  # rounding to uint8 may fall either way
+    assert (difference != 0).mean() < 0.01
+
+
+def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, params, images):
+    """Three Heun steps by hand."""
+    model = build_model("toy", {"num_classes": toys.CLASSES})
+
+    def velocity(x, t, weight=2.0):
+        time, labels = np.full(5, t, np.float32), np.arange(5, dtype=np.int32)
+        conditional = model.apply({"params": params}, x, time, labels)
+        unconditional = model.apply({"params": params}, x, time, np.full(5, toys.CLASSES, np.int32))
+        return unconditional + weight * (conditional - unconditional)
+
+    x = np.stack([jax.random.normal(jax.random.fold_in(KEY, i), (8, 8, 1)) for i in range(5)])
+    for i in range(3):
+        first = velocity(x, i / 3)
+        x = x + (first + velocity(x + first / 3, (i + 1) / 3)) / 6
+    by_hand = np.clip(np.round((np.asarray(x) + 1) * 127.5), 0, 255).astype(int)
+    assert np.abs(by_hand - images).max() <= 1
+
+
+def test_weight_one_ignores_the_null_label_and_weight_zero_the_label(sampler, params):
+    changed = jax.tree.map(np.array, params)
+    changed["Embed_0"]["embedding"][toys.CLASSES] += 3.0
+    labels = [0, 1, 2, 3]
+    plain = sampler(labels, KEY, weight=1.0)
+    np.testing.assert_array_equal(sampler(labels, KEY, weight=1.0, params=changed), plain)
+    assert (sampler(labels, KEY, weight=2.0, params=changed) != sampler(labels, KEY, weight=2.0)).any()
+    null = sampler([toys.CLASSES] * 4, KEY, weight=1.0)
+    np.testing.assert_array_equal(sampler(labels, KEY, weight=0.0), null)
+
+
+def test_costs_are_counted_per_image_with_both_halves_of_guidance(sampler):
+    assert (sampler.sample([0, 1], KEY).evaluations == 3 * 2 * 2).all()  # Heun asks twice a step
+    assert (sampler.sample([0, 1], KEY, weight=1.0).evaluations == 3 * 2).all()
+    assert (sampler.sample([0, 1], KEY, weight=1.0, solver="euler", steps=5).evaluations == 5).all()
+    adaptive = sampler.sample([0, 1], KEY, weight=1.0, solver="tsit5", rtol=1e-4, atol=1e-4)
+    assert adaptive.success.all()
+    assert (adaptive.evaluations > 6).all()
+
+
+def test_one_program_serves_all_weights_but_exactly_none_and_one(facts, params):
+    fresh = Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
+    for weight in (1.5, 3.0, -0.5):
+        fresh([0, 1], KEY, weight=weight)
+    assert len(fresh._programs) == 1
+    (program,) = fresh._programs.values()
+    assert program._cache_size() == 1
+
+
+@pytest.mark.parametrize(("labels", "settings", "message"), [
+    ([], {}, "one or more whole numbers"),
+    ([[1]], {}, "one or more whole numbers"),
+    ([0.5], {}, "one or more whole numbers"),
+    ([-1], {}, "this model knows 0 to 3"),
+    ([5], {}, "and 4 for an unconditional image"),
+    ([0], {"weight": float("nan")}, "weight"),
+    ([0], {"solver": "eulr"}, "solver"),
+    ([0], {"steps": 0}, "steps"),
+    ([0], {"rule": {"name": "cgf"}}, "cgf"),
+    ([0], {"rule": {"name": "cfg", "intervall": (0, 1)}}, "intervall"),
+    ([0], {"rtol": 1e-3}, "rtol"),
+])  # fmt: skip
+def test_wrong_wishes_are_refused(sampler, labels, settings, message):
+    with pytest.raises((ValueError, KeyError), match=message):
+        sampler(labels, KEY, **settings)
+
+
+def test_guidance_on_a_model_trained_without_label_dropout_is_refused(params):
+    facts = setup.make_facts(
+        toys.config(train={"label_dropout": 0.0}, sample={"guidance": {"name": "cfg", "weight": 1.0}}), toys.dataset()
+    )
+    sampler = Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
+    with pytest.raises(ValueError, match="needs a model trained with labels and"):
+        sampler([0], KEY, weight=2.0)
+
+
+def test_run_export_and_reloaded_export_draw_identical_images(facts, params, images, tmp_path):
+    write_facts(tmp_path / "run", facts)
+    store = Store(tmp_path / "run" / "checkpoints")
+    ema = {name: params for name in facts["averages"]}
+    ema["decay1"] = jax.tree.map(lambda x: x * 1.5, params)
+    store.save(3, ema=ema, train={"step": np.int32(3)})
+    store.close()
+    labels, layout = [0, 1, 2, 3, 4], make_layout("jit")
+    np.testing.assert_array_equal(load(tmp_path / "run", layout=layout)(labels, KEY), images)
+    folder = export(tmp_path / "run", tmp_path / "exported")
+    np.testing.assert_array_equal(load(folder, layout=layout)(labels, KEY), images)
+    assert (load(tmp_path / "run", which="decay1", layout=layout)(labels, KEY) != images).any()
+    other = export(tmp_path / "run" / "checkpoints" / "3", tmp_path / "other", which="decay1")
+    assert (load(other, layout=layout)(labels, KEY) != images).any()

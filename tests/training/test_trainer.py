@@ -1,0 +1,134 @@
+"""The loop: one trace, no hidden transfers, a claim on its folder, an early end, a stop before the broken is saved."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+from fmd import modes
+from fmd.checkpoints.store import load_weights
+from fmd.training import callbacks, setup, trainer
+
+ONE = {"parallel": {"mode": "jit"}}
+QUIET = {"log": {"every": 3, "eval_every": 0, "samples_every": 0}}
+
+
+def steps_saved(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def train(workdir, *hooks, **overrides):
+    hooks = hooks or (callbacks.Log(), callbacks.Checkpoints())
+    return trainer.train(toys.config(**{**QUIET, **ONE, **overrides}), workdir, toys.dataset(), hooks)
+
+
+def test_the_step_is_traced_once_in_a_run_with_evaluation_and_sampling_between(tmp_path, monkeypatch, compile_once):
+    chex.clear_trace_counter()
+    monkeypatch.setattr(trainer, "train_steps", chex.assert_max_traces(trainer.train_steps, n=1))
+    run = modes.train_config(toys.config(**ONE), tmp_path / "run")
+    assert run.finished
+    assert len(list((run.workdir / "samples").iterdir())) == 3
+
+
+def test_a_hidden_transfer_in_a_step_is_refused(tmp_path, monkeypatch, compile_once):
+    monkeypatch.setattr(trainer.distributed, "place_feed", lambda layout, feed: feed)  # leaves them on the host
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train(tmp_path / "run")
+
+
+def test_stop_ends_the_run_with_a_checkpoint_and_it_goes_on_from_there(tmp_path, compile_once):
+    class StopAtFive(callbacks.Callback):
+        def on_step_end(self, run):
+            if run.step == 5:
+                run.stop()
+
+    run = train(tmp_path / "run", callbacks.Log(), StopAtFive(), callbacks.Checkpoints())
+    assert (run.step, run.finished, steps_saved(run.workdir)) == (6, False, [4, 6])
+    again, whole = train(tmp_path / "run"), train(tmp_path / "whole")
+    assert again.finished
+    for a, b in zip(jax.tree.leaves(again.state), jax.tree.leaves(whole.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_best_checkpoints_by_validation_loss_are_kept(tmp_path, compile_once):
+    losses = {4: 0.9, 8: 0.1, 12: 0.5, 16: 0.4, 20: 0.6}
+    evaluate = callbacks.Evaluate(lambda run: lambda params: {"validation_loss": losses[run.step]})
+    overrides = {
+        "train": {"num_steps": 20},
+        "log": {**QUIET["log"], "eval_every": 4},
+        "checkpoint": {"every": 4, "keep_last": 1, "keep_best": 2},
+    }
+    run = train(tmp_path / "run", evaluate, callbacks.Checkpoints(), **overrides)
+    assert steps_saved(run.workdir) == [8, 16, 20]
+
+
+class Breaks:
+    """Makes the gradient of the seventh step infinite."""
+
+    def __init__(self, monkeypatch):
+        original = setup.make_recipe
+
+        def make_recipe(config, model, layout=None):
+            recipe = original(config, model, layout)
+            kept = recipe.optimizer.update
+
+            def update(gradient, state, params):
+                count = state[-1].count
+                return kept(jax.tree.map(lambda g: jnp.where(count == 6, jnp.inf, g), gradient), state, params)
+
+            return dataclasses.replace(recipe, optimizer=recipe.optimizer._replace(update=update))
+
+        monkeypatch.setattr(setup, "make_recipe", make_recipe)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_checkpoint_before_stays(
+    tmp_path, monkeypatch, compile_once
+):
+    Breaks(monkeypatch)
+    with pytest.raises(FloatingPointError, match="not finite at step 8; the checkpoints before it are good"):
+        train(tmp_path / "run")
+    assert steps_saved(tmp_path / "run") == [4]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(load_weights(tmp_path / "run")[0]))
+
+
+# -- whose folder -----------------------------------------------------------------------------------------------------
+
+
+def facts(**overrides):
+    return setup.make_facts(toys.config(**overrides), toys.dataset())
+
+
+def test_a_folder_of_something_else_is_not_taken(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match=r"holds no fmd run but has 'thesis\.tex' in it"):
+        trainer.claim(tmp_path, facts())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_may_change_between_two_parts_of_a_run_and_what_may_not(tmp_path):
+    trainer.claim(tmp_path, facts(seed=5))
+    trainer.claim(tmp_path, facts())  # nothing has come of it yet
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    for free in ({"log": {"every": 6}}, {"checkpoint": {"keep_last": 5}}, {"parallel": {"mode": "pmap"}}):
+        trainer.claim(tmp_path, facts(**free))
+    before = json.loads((tmp_path / "config.json").read_text())
+    for fixed, difference in [
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"model": {"name": "toy", "width": 16}}, "model.width: None -> 16"),
+        ({"ema": {"decays": [0.5]}}, r"ema.decays: \[0.9, 0.99\] -> \[0.5\]"),
+        ({"data": {"source": "toy", "flip": True}}, "data.flip: False -> True"),
+    ]:
+        with pytest.raises(ValueError, match=difference):
+            trainer.claim(tmp_path, facts(**fixed))
+    assert json.loads((tmp_path / "config.json").read_text()) == before
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused_with_sizes_that_they_can(tmp_path):
+    with pytest.raises(ValueError, match="cannot be split over 8 devices; the nearest sizes that can are 8 and 16"):
+        train(tmp_path / "run", train={"batch_size": 12}, parallel={"mode": "mesh"})

@@ -1,0 +1,120 @@
+"""Layouts, placement, and what several processes agree on (alone here; together in training/test_processes.py)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import P
+
+from fmd.utils import distributed
+
+
+def test_auto_is_jit_on_one_device_and_a_mesh_on_several():
+    assert distributed.make_layout(devices=jax.devices()[:1]).mode == "jit"
+    layout = distributed.make_layout()
+    assert (layout.mode, layout.mesh.shape) == ("mesh", {"data": 8, "fsdp": 1})
+    assert distributed.make_layout("jit").mesh.size == 1
+
+
+@pytest.mark.parametrize(("mode", "fsdp", "message"), [
+    ("tpu", 1, "choose one of auto, jit, pmap, mesh"),
+    ("mesh", 3, "a divisor of the number of devices"),
+    ("mesh", 0, "a divisor of the number of devices"),
+    ("pmap", 2, 'use mode "mesh"'),
+    ("jit", 2, 'use mode "mesh"'),
+])  # fmt: skip
+def test_layouts_that_make_no_sense_are_refused(mode, fsdp, message):
+    with pytest.raises(ValueError, match=message):
+        distributed.make_layout(mode, fsdp=fsdp)
+
+
+@pytest.mark.parametrize("mode", ["pmap", "jit"])
+def test_several_processes_need_a_mesh(monkeypatch, mode):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="use mesh"):
+        distributed.make_layout(mode)
+
+
+def test_large_arrays_are_split_along_their_longest_divisible_axis_and_small_ones_are_not():
+    layout = distributed.make_layout("mesh", fsdp=4)
+    shapes = {"wide": (64, 512), "tall": (3, 3, 512, 64), "odd": (513, 511), "small": (64,)}
+    tree = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    specs = jax.tree.map(lambda s: s.spec, distributed.state_shardings(layout, tree))
+    assert specs == {"wide": P(None, "fsdp"), "tall": P(None, None, "fsdp"), "odd": P(), "small": P()}
+    plain = distributed.state_shardings(distributed.make_layout("mesh"), tree)
+    assert all(sharding.spec == P() for sharding in jax.tree.leaves(plain))
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap", "mesh"])
+def test_a_feed_keeps_its_order_over_the_devices(mode):
+    layout = distributed.make_layout(mode)
+    placed = distributed.place_feed(layout, {"rows": np.arange(32, dtype=np.int32).reshape(2, 16)})["rows"]
+    np.testing.assert_array_equal(np.asarray(placed).reshape(2, 16), np.arange(32).reshape(2, 16))
+    if mode == "mesh":
+        parts = [np.asarray(shard.data) for shard in placed.addressable_shards]
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), np.arange(32).reshape(2, 16))
+        assert {part.shape for part in parts} == {(2, 2)}
+
+
+def test_replicated_and_split_arrays():
+    layout = distributed.make_layout("mesh", fsdp=2)
+    tree = distributed.replicate(layout, {"a": np.arange(3.0)})
+    assert tree["a"].sharding.is_fully_replicated
+    (split,) = distributed.split_batch(layout, np.arange(16))
+    assert {shard.data.shape for shard in split.addressable_shards} == {(2,)}
+    np.testing.assert_array_equal(split, np.arange(16))
+
+
+def test_initialize_needs_all_three_values_or_none(monkeypatch):
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    monkeypatch.delenv("TPU_WORKER_HOSTNAMES", raising=False)
+    for given in [("localhost:1", None, None), (None, 2, None), ("localhost:1", 2, None)]:
+        with pytest.raises(ValueError, match="belong together"):
+            distributed.initialize(*given)
+    distributed.initialize()  # alone
+
+
+@pytest.mark.parametrize("environment", [{"SLURM_NTASKS": "4"}, {"TPU_WORKER_HOSTNAMES": "a,b"}, None])
+def test_several_tasks_are_recognised_from_the_environment(monkeypatch, environment):
+    for key in ("SLURM_NTASKS", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in (environment or {}).items():
+        monkeypatch.setenv(key, value)
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
+    distributed.initialize()
+    assert calls == ([()] if environment else [])
+    distributed.initialize("host:1", 2, 1)
+    assert calls[-1] == ("host:1", 2, 1)
+
+
+def test_one_process_agrees_with_itself():
+    assert distributed.share("good") == "good"
+    done = []
+    distributed.on_main(lambda: done.append(1))
+    assert done == [1]
+    with pytest.raises(FileExistsError, match="taken"):
+        distributed.on_main(lambda: (_ for _ in ()).throw(FileExistsError("taken")))
+    vote = distributed.Vote(distributed.make_layout())
+    assert [vote(False), vote(True), vote(False)] == [False, True, False]
+
+
+def test_what_the_main_process_raised_is_raised_by_the_others(monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(distributed, "share", lambda text: "the folder is taken")
+    with pytest.raises(ValueError, match="the folder is taken"):
+        distributed.on_main(lambda: pytest.fail("only the main process acts"))
+
+
+def test_an_error_of_ones_own_is_not_blamed_on_another_process(monkeypatch):
+    def fail(text):
+        with distributed.clear_message_when_another_process_ends():
+            raise jax.errors.JaxRuntimeError(text)
+
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        fail("INTERNAL: Gloo all-reduce failed")  # alone there is no other
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
+        fail("RESOURCE_EXHAUSTED: out of memory")
+    with pytest.raises(RuntimeError, match="start all 2 again with the same command"):
+        fail("INTERNAL: Gloo all-reduce failed: Connection reset by peer")

@@ -1,0 +1,37 @@
+"""Randomness as a function of (seed, use, example)."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmd.utils import seed
+
+
+def test_every_use_and_every_seed_has_its_own_stream():
+    keys = [jax.random.key_data(seed.stream(s, name)) for s in (0, 1) for name in seed.STREAMS]
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(keys, 2))
+    assert jnp.issubdtype(seed.stream(0, "noise").dtype, jax.dtypes.prng_key)
+    with pytest.raises(ValueError, match="not in"):
+        seed.stream(0, "no such use")
+
+
+def test_an_example_draws_the_same_wherever_it_lands():
+    key, index = seed.stream(3, "noise"), jnp.arange(8)
+    whole = seed.example_normal(key, index, (2, 3))
+    np.testing.assert_array_equal(seed.example_normal(key, index[5:], (2, 3)), whole[5:])
+    np.testing.assert_array_equal(seed.example_normal(key, index[::-1], (2, 3)), whole[::-1])
+    uniform = seed.example_uniform(key, index)
+    assert uniform.dtype == whole.dtype == jnp.float32
+    np.testing.assert_array_equal(seed.example_uniform(key, index[3:4]), uniform[3:4])
+
+
+def test_draws_are_standard():
+    key, index = seed.stream(0, "noise"), jnp.arange(20000)
+    normal, uniform = seed.example_normal(key, index, (1,)), seed.example_uniform(key, index)
+    assert abs(float(normal.mean())) < 5 / np.sqrt(20000)
+    assert abs(float(normal.var()) - 1) < 5 * np.sqrt(2 / 20000)
+    assert abs(float(uniform.mean()) - 0.5) < 5 / np.sqrt(12 * 20000)
+    assert 0 <= float(uniform.min()) < float(uniform.max()) < 1
