@@ -21,7 +21,7 @@ flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export"], "What 
 flags.DEFINE_string("config", None, "Config file (train). Override a key with --config.key=value.")
 flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
 flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, or an exported folder (sample, eval, export).")
-flags.DEFINE_string("average", None, "Which average of the weights, where a run keeps several. Default: its first.")
+flags.DEFINE_string("average", None, "Average of the weights: a name, or std=0.1 for any width. Default: the first.")
 flags.DEFINE_integer("n_samples", 64, "How many images (sample).", lower_bound=1)
 flags.DEFINE_string("outfile", "samples.png", "A .png picture, or .npz arrays `images` and `labels` (sample).")
 flags.DEFINE_string("label", None, "One class, several as 1,2,3, or `null` for unconditional; default: all in turn.")

@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 
 from fmd import main
-from fmd.checkpoints.store import write_facts
+from fmd.checkpoints.facts import write_facts
 
 ROOT = Path(__file__).parents[1]
 DIGITS = f"--config={ROOT}/configs/digits.py"

@@ -7,7 +7,7 @@ NAME/checksums.json   of every file, so that a damaged copy is noticed
 
 from pathlib import Path
 
-from fmd.checkpoints.store import load_weights, save_weights
+from fmd.checkpoints.weights import load_weights, save_weights
 from fmd.utils.files import atomic_path
 
 
@@ -26,5 +26,5 @@ def export(checkpoint: str | Path, out: str | Path, *, which: str | None = None)
     weights, facts = load_weights(checkpoint, which)
     with atomic_path(Path(out).absolute()) as folder:
         folder.mkdir()
-        save_weights(folder, weights, facts)
+        save_weights(folder, weights, {**facts, "averages": [which or facts["averages"][0]]})
     return Path(out)

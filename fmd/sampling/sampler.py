@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fmd.checkpoints.store import load_weights
+from fmd.checkpoints.weights import load_weights
 from fmd.math import guidance, odes, schedules
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, check_name

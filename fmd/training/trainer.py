@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from fmd.checkpoints.store import FACTS, Store, read_facts, write_facts
+from fmd.checkpoints.facts import FACTS, read_facts, write_facts
+from fmd.checkpoints.store import Store
 from fmd.data import ImageDataset
 from fmd.models.parameter_table import parameter_table
 from fmd.training import setup

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import toys
 
-from fmd.checkpoints.store import Store, write_facts
+from fmd.checkpoints.facts import write_facts
+from fmd.checkpoints.store import Store
 from fmd.export.exporter import export
 from fmd.models.registry import build_model
 from fmd.sampling.sampler import Sampler, load

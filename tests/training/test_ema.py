@@ -1,17 +1,10 @@
-"""Averages against closed forms, the golden exponents of 2312.02696, and widths reconstructed after the run."""
+"""Averages along a run against closed forms."""
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
+from fmd.checkpoints.averages import power_exponent
 from fmd.training import ema
-
-
-@pytest.mark.parametrize(("std", "gamma"), [(0.05, 16.9722), (0.10, 6.9372), (0.15, 3.5579)])
-def test_golden_exponents(std, gamma):
-    found = ema.power_exponent(std)
-    assert abs(found - gamma) < 5e-5
-    assert abs(np.sqrt((found + 1) / ((found + 2) ** 2 * (found + 3))) - std) < 1e-12
 
 
 def walk(steps, seed=0):
@@ -50,7 +43,7 @@ def test_decay_zero_is_the_parameters_themselves():
 
 
 def test_power_average_forgets_the_start_at_once_and_weighs_step_tau_by_tau_to_the_gamma():
-    gamma, values = ema.power_exponent(0.1), walk(300)
+    gamma, values = power_exponent(0.1), walk(300)
     average = track(values, {"power0": gamma})["power0"]
     assert average[0] == values[0]
     # The weight of step tau in closed form: the product of what it is given and what is kept after it.
@@ -66,26 +59,3 @@ def test_several_averages_have_names_and_float32_buffers_of_their_own():
     updated = ema.update({name: {"w": jnp.zeros(3)} for name in kinds}, params, kinds, jnp.int32(1))
     assert all(tree["w"].dtype == jnp.float32 for tree in updated.values())
     assert len({tree["w"].unsafe_buffer_pointer() for tree in [*updated.values(), params]}) == 4
-
-
-@pytest.mark.parametrize("wanted", [0.06, 0.075, 0.12])
-def test_another_width_reconstructed_from_snapshots_is_the_directly_tracked_one(wanted):
-    steps, every = 1000, 50
-    kinds = {"power0": ema.power_exponent(0.05), "power1": ema.power_exponent(0.10)}
-    values = walk(steps)
-    tracked = track(values, {**kinds, "wanted": 0.0} | {"power2": ema.power_exponent(wanted)})
-    snapshots = [
-        (step, gamma, {"w": np.float32(tracked[name][step - 1])})
-        for step in range(every, steps + 1, every)
-        for name, gamma in kinds.items()
-    ]
-    found = ema.reconstruct(snapshots, steps, wanted)["w"]
-    direct = tracked["power2"][-1]
-    # The averages of both stored widths are off by far more, so agreement is not for want of a difference.
-    assert min(abs(tracked[name][-1] - direct) for name in kinds) > 10 * abs(found - direct)
-    assert abs(found - direct) < 2e-4
-
-
-def test_nothing_to_reconstruct_from_is_one_line():
-    with pytest.raises(ValueError, match=r"set ema\.power_stds"):
-        ema.reconstruct([], 10, 0.1)

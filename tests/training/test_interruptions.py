@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 
-from fmd.checkpoints import store as stores
+from fmd.checkpoints.weights import read_arrays
 
 QUICK = {"sample": {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "euler", "steps": 2}}
 
@@ -43,9 +43,7 @@ def arrays(workdir: Path, step: str) -> dict[str, np.ndarray]:
     return {
         item + jax.tree_util.keystr(path): leaf
         for item in ("ema", "train")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(
-            stores._read_arrays(workdir / "checkpoints" / step / item)
-        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(read_arrays(workdir / "checkpoints" / step / item))
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 import toys
 
 from fmd import modes
-from fmd.checkpoints.store import load_weights
+from fmd.checkpoints.weights import load_weights
 from fmd.training import callbacks, setup, trainer
 
 ONE = {"parallel": {"mode": "jit"}}
