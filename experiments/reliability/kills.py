@@ -3,7 +3,8 @@
     python experiments/reliability/kills.py --folder /tmp/kills [--kills 30] [--seed 0]
 
 Half of the kills (SIGKILL) are aimed at a save: up to 30 ms after the temporary folder of a checkpoint appears. The
-others come up to two seconds after a new checkpoint, which often is during a save, too. Where a run ends before all kills are spent, another begins.
+others come up to two seconds after a new checkpoint, which often is during a save, too. Where a run ends before all
+kills are spent, another begins.
 Takes about 25 seconds per kill on two busy cores; the recorded figures are in README.md beside this file.
 """
 
@@ -105,9 +106,8 @@ def main() -> None:
         workdir = options.folder / f"killed{len(runs)}"
         while sum(kills.values()) < options.kills and (what := kill_once(workdir, draw)):
             kills[what] += 1
-            print(
-                f"kill {sum(kills.values())} ({what}) in {workdir.name}, newest checkpoint: {max(map(int, saved_steps(workdir)))}"
-            )
+            newest = max(map(int, saved_steps(workdir)))
+            print(f"kill {sum(kills.values())} ({what}) in {workdir.name}, newest checkpoint: {newest}")
         if start(workdir).wait() != 0:
             raise RuntimeError(f"{workdir}: the last start failed; see {workdir}.log")
         differing = differences(reference, workdir)
