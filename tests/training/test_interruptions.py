@@ -93,10 +93,9 @@ def test_a_killed_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_befo
     assert_identical(uninterrupted, workdir)
 
 
-@pytest.mark.parametrize("name", ["TERM", "INT"])
-def test_a_signal_saves_and_ends_and_the_run_goes_on_to_the_same_bits(command, uninterrupted, tmp_path, name):
+def test_a_signal_saves_and_ends_and_the_run_goes_on_to_the_same_bits(command, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    code, output = toys.run_fmd(*command, f"--workdir={workdir}", TOY_SIGNAL=f"{name} 6")
+    code, output = toys.run_fmd(*command, f"--workdir={workdir}", TOY_SIGNAL="TERM 6")
     assert code == 0, output
     assert "stopped and saved at step 7" in output
     code, output = toys.run_fmd(*command, f"--workdir={workdir}")

@@ -25,10 +25,9 @@ loss, the optimiser or the averages changed: if that is meant, say so in the cha
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation():
-    """Twice as quick; what is compiled with all optimisations is tested in test_devices.py."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    """What is compiled with all optimisations is tested in test_devices.py."""
+    with toys.quick_compilation():
+        yield
 
 
 @pytest.fixture(scope="module")

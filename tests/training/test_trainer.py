@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import chex
@@ -54,6 +56,17 @@ def test_stop_ends_the_run_with_a_checkpoint_and_it_goes_on_from_there(tmp_path,
     assert again.finished
     for a, b in zip(jax.tree.leaves(again.state), jax.tree.leaves(whole.state), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_for_the_end_and_a_second_interrupt_ends_at_once(number):
+    run = object.__new__(trainer.Run)  # of which only the wish to stop is looked at
+    run.stop_asked, before = False, signal.getsignal(signal.SIGINT)
+    with trainer.stop_signals(run):
+        os.kill(os.getpid(), number)
+        assert run.stop_asked
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_the_best_checkpoints_by_validation_loss_are_kept(tmp_path, compile_once):
