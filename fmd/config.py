@@ -191,12 +191,14 @@ class Config:
 
 
 def resolve(config: Mapping[str, Any] | ConfigDict) -> Config:
-    """Lays a config over the defaults.
+    """Lays a config over the defaults; its `on_cpu` block is checked, too, but not applied.
 
     Raises:
         ValueError: one line for an unknown key (with the nearest valid one), a wrong type, or a value out of range.
     """
-    return _build(Config, plain(config), "")
+    values = _merge(plain(dataclasses.asdict(Config())), plain(config))
+    _build(Config, apply_on_cpu(values), "")
+    return _build(Config, values, "")
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -213,10 +215,14 @@ def load_file(path: str | Path) -> dict[str, Any]:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file; a config is a .py file with a get_config() function")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} has no get_config(); it must return an ml_collections.ConfigDict")
-    return plain(module.get_config())
+    try:
+        spec.loader.exec_module(module)
+        config = plain(module.get_config())
+    except Exception as error:  # whatever a user's file raises
+        raise ValueError(f"{path} cannot be used as a config: {type(error).__name__}: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"get_config() of {path} returned {config!r}; it must return an ml_collections.ConfigDict")
+    return config
 
 
 def apply_on_cpu(config: dict[str, Any]) -> dict[str, Any]:
@@ -228,13 +234,28 @@ def apply_on_cpu(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(config: dict[str, Any], assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Applies ("a.b", "value") pairs from the command line; a value that is no Python literal is a string."""
-    for key, text in assignments:
-        nested: Any = _literal(text)
-        for name in reversed(key.split(".")):
-            nested = {name: nested}
-        config = _merge(config, nested)
+    """Applies ("a.b", "value") pairs from the command line; a value that is no Python literal is a string.
+
+    What chooses a part (`name`, `source`) comes first and drops the parameters of the part before it, wherever it
+    stands on the line.
+    """
+    for key, text in sorted(assignments, key=lambda pair: not _chooses(pair[0])):
+        config = _assign(config, key.split("."), _literal(text), chooses=_chooses(key))
     return config
+
+
+def _chooses(key: str) -> bool:
+    return key.endswith((".name", ".source")) and key != "data.params.name"
+
+
+def _assign(config: dict[str, Any], path: Sequence[str], value: Any, *, chooses: bool) -> dict[str, Any]:
+    head, *rest = path
+    old = config.get(head)
+    if rest:
+        value = _assign(old if isinstance(old, dict) else {}, rest, value, chooses=chooses)
+    elif chooses and old != value:
+        return {"name": value} if head == "name" else {**config, head: value, "params": {}}
+    return {**config, head: value}
 
 
 def _literal(text: str) -> Any:

@@ -40,6 +40,7 @@ flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error inst
 def main(argv: Sequence[str], overrides: Sequence[tuple[str, str]]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; every option is a flag, see --help")
+    process.check_flags(FLAGS, overrides)
     logging.set_verbosity(logging.INFO)
     process.log_plainly()
 

@@ -12,8 +12,9 @@ from fmd import config as configs
 from fmd import data
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
+from fmd.models.registry import import_user_modules
 from fmd.sampling import sampler as samplers
-from fmd.training import callbacks, setup, trainer
+from fmd.training import callbacks, trainer
 from fmd.training.progress import Progress
 from fmd.training.report import HtmlReport
 from fmd.utils import distributed, process
@@ -50,7 +51,7 @@ def resolve_for_this_machine(file_config: dict[str, Any], overrides: Overrides) 
 
 def train_config(config: configs.Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> trainer.Run:
     """Trains a resolved config with the usual callbacks; `extra` ones come before the checkpoint."""
-    setup.import_user_modules(config.imports)
+    import_user_modules(config.imports)
     dataset = data.load(config.data.source, **config.data.params)
 
     def validation(run: trainer.Run) -> Any:
@@ -64,7 +65,6 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
 def sample(flags: Any, overrides: Overrides) -> None:
     """Draws images to a PNG, or to an .npz with their labels."""
     process.need(flags, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, or an export")
-    process.refuse_overrides(overrides)
     outfile = Path(flags.outfile)
     if outfile.suffix not in (".png", ".npz"):
         raise ValueError(f"--outfile={outfile}: the name must end in .png or .npz")
@@ -108,7 +108,6 @@ def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
 def evaluate(flags: Any, overrides: Overrides) -> None:
     """Writes eval.json beside the checkpoint: the loss on the whole test split."""
     process.need(flags, "checkpoint", "eval needs --checkpoint: a workdir, one step inside it, or an export")
-    process.refuse_overrides(overrides)
     process.use_compilation_cache()
     sampler = samplers.load(flags.checkpoint, which=flags.average)
     config = sampler.facts["config"]
@@ -131,7 +130,6 @@ def export_model(flags: Any, overrides: Overrides) -> None:
     """Makes a self-contained folder of the averaged weights and the config."""
     process.need(flags, "checkpoint", "export needs --checkpoint: a workdir, or one step inside it")
     process.need(flags, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
-    process.refuse_overrides(overrides)
     logging.info("exported to %s", export(flags.checkpoint, flags.out, which=flags.average))
 
 

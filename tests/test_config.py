@@ -65,6 +65,24 @@ class TestOverrides:
         }
         assert base["train"]["num_steps"] == 1
 
+    def test_a_part_is_chosen_first_wherever_it_stands(self):
+        pairs = [("model.width", "64"), ("model.name", "tiny")]
+        assert configs.override({"model": {"name": "unet", "dropout": 0.1}}, pairs)["model"] == {
+            "name": "tiny",
+            "width": 64,
+        }
+
+    def test_parameters_of_a_default_part_can_be_set(self):
+        override = configs.override({}, [("path.schedule.sigma_min", "0.1")])
+        assert configs.resolve(override).path.schedule == {"name": "linear", "sigma_min": 0.1}
+
+    def test_another_source_drops_the_parameters_of_the_old_one(self):
+        base = {"data": {"source": "tfds", "params": {"name": "cifar10", "image_size": 8}}}
+        assert configs.override(base, [("data.source", "digits")])["data"]["params"] == {}
+        assert configs.override(base, [("data.params", "{}")])["data"]["params"] == {}
+        renamed = configs.override(base, [("data.params.name", "cifar100")])
+        assert renamed["data"]["params"] == {"name": "cifar100", "image_size": 8}
+
     def test_another_part_drops_the_parameters_of_the_old_one(self):
         base = {"path": {"schedule": {"name": "linear", "sigma_min": 0.1}}}
         assert configs.override(base, [("path.schedule.name", "cosine")])["path"]["schedule"] == {"name": "cosine"}
@@ -77,8 +95,14 @@ def test_the_cpu_block_is_laid_over_the_rest():
 
 
 def test_a_config_file_that_is_no_config(tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config(:\n")
+    with pytest.raises(ValueError, match="cannot be used as a config: SyntaxError"):
+        configs.load_file(tmp_path / "broken.py")
+    (tmp_path / "none.py").write_text("def get_config(): pass\n")
+    with pytest.raises(ValueError, match="returned None"):
+        configs.load_file(tmp_path / "none.py")
     (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(ValueError, match="has no get_config"):
+    with pytest.raises(ValueError, match="no attribute 'get_config'"):
         configs.load_file(tmp_path / "empty.py")
     with pytest.raises(ValueError, match=r"no config file .*there are: .*empty\.py"):
         configs.load_file(tmp_path / "emty.py")

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -38,6 +38,19 @@ def register_model(name: str) -> Callable[[Factory], Factory]:
 def available_models() -> list[str]:
     """Every name that build_model takes, sorted."""
     return sorted(MODEL_REGISTRY.keys() | BUILT_IN.keys())
+
+
+def import_user_modules(names: Iterable[str]) -> None:
+    """Imports the modules of `config.imports`, which register their own models and data sources.
+
+    Raises:
+        ValueError: naming the module that cannot be imported, and why.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"config.imports: cannot import {name!r} ({error}); is it on PYTHONPATH?") from None
 
 
 def build_model(name: str, cfg: Any) -> Any:

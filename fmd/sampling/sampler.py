@@ -6,7 +6,6 @@
 The noise of example i is a function of (key, i), so an image does not depend on how many are drawn with it.
 """
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from fmd.checkpoints.weights import load_weights
 from fmd.math import guidance, odes, schedules
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, check_name
-from fmd.models.registry import build_model
+from fmd.models.registry import build_model, import_user_modules
 from fmd.utils.compile import cpu_compiler_options
 from fmd.utils.distributed import Layout, make_layout, replicate, split_batch
 from fmd.utils.pixels import to_uint8
@@ -64,8 +63,7 @@ class Sampler:
     ) -> "Sampler":
         """A sampler from the facts of a run, building its model where none is given."""
         if model is None:
-            for module in facts["config"]["imports"]:
-                importlib.import_module(module)
+            import_user_modules(facts["config"]["imports"])
             config = facts["config"]["model"]
             model = build_model(config["name"], {**config, "num_classes": facts["num_classes"]})
         return cls(model, params, facts, layout)
@@ -162,8 +160,11 @@ class Sampler:
     ) -> tuple[dict[str, Any], str, int]:
         """The rule with its weight, the solver and its steps: the given ones, else the config's; checked."""
         defaults = self._config["sample"]
-        rule = dict(defaults["guidance"] if rule is None else rule)
-        rule["weight"] = float(rule.get("weight", 1.0) if weight is None else weight)
+        rule = {"name": "cfg", "weight": defaults["guidance"].get("weight", 1.0), **(rule or defaults["guidance"])}
+        rule["weight"] = rule["weight"] if weight is None else weight
+        if isinstance(rule["weight"], str):
+            raise ValueError(f"guidance weight {rule['weight']!r} is not a number; 1 is conditional, 0 unconditional")
+        rule["weight"] = float(rule["weight"])
         solver = solver or defaults["solver"]
         steps = defaults["steps"] if steps is None else steps
         _rule_builder(rule, self._schedule)(rule["weight"])
@@ -197,10 +198,10 @@ def load(path: str | Path, *, which: str | None = None, layout: Layout | None = 
 def _rule_builder(rule: Mapping[str, Any], schedule: schedules.Schedule) -> Callable[[Any], guidance.Guidance]:
     """A function from a weight, which may be traced, to the guidance rule; rules that need the schedule get it."""
     params = {key: value for key, value in rule.items() if key not in ("name", "weight")}
-    if params.get("interval") is not None:
+    if isinstance(params.get("interval"), list):
         params["interval"] = tuple(params["interval"])  # JSON has lists only
-    takes = inspect.signature(guidance.RULES[rule["name"]]).parameters if rule["name"] in guidance.RULES else {}
-    if "schedule" in takes:
+    names = {rule["name"], rule.get("base")} & guidance.RULES.keys()
+    if any("schedule" in inspect.signature(guidance.RULES[name]).parameters for name in names):
         params["schedule"] = schedule
     return lambda weight: guidance.get(rule["name"], weight=weight, **params)
 

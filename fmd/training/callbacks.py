@@ -189,7 +189,8 @@ def stop_if_not_finite(run: Any, report: Report) -> None:
     if report.first_bad >= 0 and not run.recipe.skip_nonfinite:
         raise FloatingPointError(
             f"the loss or its gradient is not finite at step {int(report.first_bad)}; the checkpoints before it are "
-            f"good. Lower config.optimizer.learning_rate, or set config.train.on_nonfinite='skip'"
+            f"good. Go on with --config.train.on_nonfinite=skip, or begin anew with a lower learning rate in another "
+            f"--workdir"
         )
 
 

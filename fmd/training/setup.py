@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import importlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,19 +21,6 @@ from fmd.training.step import Recipe
 from fmd.utils.distributed import Layout, gather_params
 
 RESIDENT_LIMIT = 2**30  # bytes of training images that go to the device by default
-
-
-def import_user_modules(names: Iterable[str]) -> None:
-    """Imports the modules of `config.imports`, which register their own models and data sources.
-
-    Raises:
-        ValueError: naming the module that cannot be imported, and why.
-    """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"config.imports: cannot import {name!r} ({error}); is it on PYTHONPATH?") from None
 
 
 def parts(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -13,6 +13,24 @@ PACKAGE = Path(__file__).parent.parent
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 ACCELERATORS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")  # packages that bring one
 
+FLAGS_OF = {
+    "train": {"config", "workdir", "coordinator", "num_processes", "process_id"},
+    "sample": {
+        "checkpoint",
+        "average",
+        "n_samples",
+        "outfile",
+        "overwrite",
+        "label",
+        "weight",
+        "solver",
+        "steps",
+        "seed",
+    },
+    "eval": {"checkpoint", "average"},
+    "export": {"checkpoint", "average", "out"},
+}  # the flags that each mode looks at
+
 
 def use_huge_pages() -> None:
     """On Linux without an accelerator: starts the program again with glibc's allocator on transparent huge pages.
@@ -69,9 +87,19 @@ def need(parsed: Any, flag: str, message: str) -> None:
         raise ValueError(message)
 
 
-def refuse_overrides(overrides: Sequence[tuple[str, str]]) -> None:
-    if overrides:
+def check_flags(parsed: Any, overrides: Sequence[tuple[str, str]]) -> None:
+    """Refuses what was given but would have no effect in this mode.
+
+    Raises:
+        ValueError: naming the flag, and the modes that it goes with.
+    """
+    if overrides and parsed.mode != "train":
         raise ValueError(f"--config.{overrides[0][0]} only goes with --mode=train; a checkpoint carries its config")
+    for name in sorted(set().union(*FLAGS_OF.values())):
+        if parsed[name].present and name not in FLAGS_OF[parsed.mode]:
+            modes = " and ".join(f"--mode={mode}" for mode, names in FLAGS_OF.items() if name in names)
+            hint = "; in training it is a key of the config, see --config.KEY=value" if parsed.mode == "train" else ""
+            raise ValueError(f"--{name} has no effect with --mode={parsed.mode}; it goes with {modes}{hint}")
 
 
 def is_users_to_fix(error: BaseException) -> bool:
@@ -86,7 +114,7 @@ def is_users_to_fix(error: BaseException) -> bool:
     innermost = error.__traceback__
     while innermost.tb_next is not None:
         innermost = innermost.tb_next
-    return innermost.tb_frame.f_code.co_filename.startswith(str(PACKAGE))
+    return PACKAGE in Path(innermost.tb_frame.f_code.co_filename).parents
 
 
 def one_line(error: BaseException) -> str:
