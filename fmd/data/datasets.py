@@ -8,8 +8,12 @@ same path. A source is a function of keyword arguments that returns an `ImageDat
 from __future__ import annotations
 
 import inspect
+import os
+import types
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -106,17 +110,26 @@ def source_names() -> list[str]:
 def load(source: str, **params) -> ImageDataset:
     """The set of a registered source; `params` are the source's own keyword arguments.
 
-    Raises KeyError for an unknown source, ValueError for a parameter the source does not have, and whatever the
-    source raises (FileNotFoundError, ValueError, RuntimeError), always one line. Logs where the images came from.
+    Raises KeyError for an unknown source, ValueError for a parameter that the source does not have or that is not of
+    its annotated type, and whatever the source raises (FileNotFoundError, ValueError, RuntimeError), always one line.
+    Logs where the images came from.
     """
     if source not in _SOURCES:
         raise KeyError(f"unknown data source '{source}': choose one of {', '.join(source_names())}")
     function = _SOURCES[source]
     try:
-        inspect.signature(function).bind(**params)
+        given = inspect.signature(function).bind(**params).arguments
     except TypeError as error:
         known = ", ".join(inspect.signature(function).parameters) or "none"
         raise ValueError(f"data source '{source}': {error}; its parameters are: {known}") from None
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError:  # a name that exists for type checkers only
+        hints = {}
+    for key, value in given.items():
+        if not _fits(value, hints.get(key)):
+            wanted = " or ".join(getattr(arg, "__name__", str(arg)) for arg in _alternatives(hints[key]))
+            raise ValueError(f"data source '{source}': {key} is {value!r}; it must be {wanted.replace('Type', '')}")
     dataset = function(**params)
     logging.info(
         "%s: %d train and %d test images, %s", source, len(dataset.train), len(dataset.test), dataset.provenance
@@ -149,6 +162,23 @@ def split_off(images: np.ndarray, labels: np.ndarray, test_fraction: float) -> t
     if not mask.any():
         raise ValueError(f"no test split can be taken from {len(labels)} images: some class needs at least two")
     return Split(images[~mask], labels[~mask]), Split(images[mask], labels[mask])
+
+
+def _alternatives(wanted: object) -> tuple[object, ...]:
+    return typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
+
+
+def _fits(value: object, wanted: object) -> bool:
+    """Whether a parameter is of the annotated type. The items of a tuple or a list are left to the source."""
+    for kind in _alternatives(wanted):
+        plain: Any = typing.get_origin(kind) or kind
+        if plain is Any or not isinstance(plain, type):
+            return True
+        # A whole number does for a float and a path for its name, but a bool is no number to a reader of configs.
+        accepted = {float: (float, int), str: (str, os.PathLike)}.get(plain, plain)
+        if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):
+            return True
+    return False
 
 
 def _describe(array: np.ndarray) -> str:

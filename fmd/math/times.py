@@ -171,6 +171,10 @@ def _between(warp: Quantile) -> Warp:
     return lambda u, t0, t1: t0 + (t1 - t0) * warp(u)
 
 
+def _shifted(factor: Number) -> Warp:
+    return _between(lambda u: shift(u, factor))
+
+
 def _karras(schedule: Schedule, noise_max: Number = 80.0, noise_min: Number = 0.002, rho: Number = 7.0) -> Warp:
     if not (0.0 < noise_min < noise_max < math.inf and rho > 0.0):
         raise ValueError(f"karras: need 0 < noise_min < noise_max and rho > 0; got {noise_min}, {noise_max}, {rho}")
@@ -190,7 +194,7 @@ def _karras(schedule: Schedule, noise_max: Number = 80.0, noise_min: Number = 0.
 
 GRIDS: dict[str, Callable[..., Warp]] = {
     "uniform": lambda: _between(lambda u: u),
-    "shifted": lambda factor: _between(lambda u: shift(u, factor)),
+    "shifted": _shifted,
     "cosine": lambda: _between(lambda u: jnp.sin(math.pi / 2.0 * u) ** 2),
     "karras": _karras,
 }

@@ -61,7 +61,8 @@ def test_the_registry(monkeypatch):
     monkeypatch.setattr(datasets, "_SOURCES", dict(datasets._SOURCES))
 
     @register_source("mine")
-    def mine(n: int = 2):
+    def mine(n: int = 2, share: float = 0.5, folder: str | None = None):
+        assert 0 <= share <= 1
         return ImageDataset("mine", split(n), split(n), 1, "made here")
 
     assert "mine" in source_names()
@@ -69,8 +70,20 @@ def test_the_registry(monkeypatch):
     with pytest.raises(KeyError, match=r"unknown data source 'theirs': choose one of .*mine") as error:
         load("theirs")
     one_line(error)
-    with pytest.raises(ValueError, match="unexpected keyword argument 'm'; its parameters are: n"):
+    with pytest.raises(ValueError, match="unexpected keyword argument 'm'; its parameters are: n, share, folder"):
         load("mine", m=3)
+    for wrong, wanted in [
+        ({"n": "3"}, "int"),
+        ({"n": True}, "int"),
+        ({"share": "0.1"}, "float"),
+        ({"folder": 3}, "str or"),
+    ]:
+        with pytest.raises(
+            ValueError, match=f"data source 'mine': {next(iter(wrong))} is .*; it must be {wanted}"
+        ) as error:
+            load("mine", **wrong)
+        one_line(error)
+    load("mine", share=1, folder=None)
     with pytest.raises(ValueError, match="already registered"):
         register_source("mine")(mine)
 

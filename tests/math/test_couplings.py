@@ -132,6 +132,7 @@ def test_bfloat16_noise_comes_back_as_bfloat16_and_a_batch_of_one_is_left(name):
         ("sinkhorn", {"reg": 1}, "takes: epsilon, iterations"),
         ("sinkhorn", {"epsilon": 0.0}, "epsilon is 0.0"),
         ("sinkhorn", {"iterations": 0}, "iterations is 0"),
+        ("sinkhorn", {"iterations": 2.5}, "iterations is 2.5; it must be an integer"),
     ],
 )
 def test_wrong_names_and_values(name, params, says):

@@ -200,6 +200,8 @@ def test_a_schedule_from_data_to_noise_is_refused():
         ("lineer", {}, "unknown schedule 'lineer'; known: cosine, linear"),
         ("linear", {"sigma": 0.1}, "takes: sigma_min"),
         ("linear", {"sigma_min": 1.0}, "sigma_min is 1.0"),
+        ("linear", {"sigma_min": "abc"}, "sigma_min is 'abc'; it must be a number"),
+        ("linear", {"sigma_min": True}, "sigma_min is True; it must be a number"),
         ("polynomial", {"n": 0.0}, "n is 0.0"),
         ("polynomial", {"n": math.nan}, "n is nan"),
         ("vp", {"beta_min": 2.0, "beta_max": 1.0}, "beta_min <= beta_max"),
