@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 CHECKSUMS = "checksums.json"
@@ -12,7 +13,8 @@ def digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(p for p in folder.glob("*/**/*") if p.is_file()):
         name = str(path.relative_to(folder)).replace(".orbax-checkpoint-tmp", "")
-        digests[name] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        with open(path, "rb") as file:  # in pieces: a file may be larger than the memory
+            digests[name] = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
     return digests
 
 

@@ -35,8 +35,10 @@ def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[
     is_step = path.parent.name == "checkpoints" and path.name.isdigit()
     facts = read_facts(path.parent.parent if is_step else path)
     is_export = (path / "weights").is_dir()
-    any_width = not is_export and which is not None and which.startswith("std=")
-    if which is not None and which not in facts["averages"] and not any_width:
+    width = which.removeprefix("std=") if which is not None and which.startswith("std=") and not is_export else None
+    if width is not None:
+        _check_width(path, facts, width)
+    elif which is not None and which not in facts["averages"]:
         raise ValueError(f"no average {which!r} in {path}; there are {', '.join(facts['averages'])}")
     if is_step:
         return _load_step(path, facts, which)
@@ -62,34 +64,39 @@ def save_weights(folder: Path, weights: Any, facts: Mapping[str, Any]) -> None:
 
 def _load_step(step: Path, facts: dict[str, Any], which: str | None) -> tuple[Any, dict[str, Any]]:
     which = which or facts["averages"][0]
-    if which.startswith("std="):
-        return _load_width(step, facts, which.removeprefix("std="))
     try:
         verify(step)
-        weights = read_arrays(step / "ema")[which]
+        if which.startswith("std="):
+            weights = _of_width(step, facts, float(which.removeprefix("std=")))
+        else:
+            weights = read_arrays(step / "ema")[which]
     except Exception as error:  # whatever the storage layers raise on broken bytes
         raise ValueError(f"checkpoint {step} is damaged ({first_line(error)})") from None
     return weights, {**facts, "step": int(step.name)}
 
 
-def _load_width(step: Path, facts: dict[str, Any], width: str) -> tuple[Any, dict[str, Any]]:
-    """The power-function average of a width, "0.1", at a step, from all undamaged steps up to it."""
-    stored = dict(enumerate(facts["config"]["ema"]["power_stds"]))
-    if not stored:
+def _check_width(path: Path, facts: dict[str, Any], width: str) -> None:
+    """Raises ValueError where no average of this width ("0.1") can come out of the run, whichever step is good."""
+    if not facts["config"]["ema"]["power_stds"]:
         raise ValueError(
-            f"{step.parent.parent} keeps no power-function averages to make another width from; "
+            f"{path} keeps no power-function averages to make another width from; "
             f"train with config.ema.power_stds=(0.05,0.1) and config.checkpoint.keep_every"
         )
     try:
         averages.power_exponent(float(width))
     except ValueError:
         raise ValueError(f"the average std={width}: a width is a number above 0 and below 0.288") from None
+
+
+def _of_width(step: Path, facts: dict[str, Any], width: float) -> Any:
+    """The power-function average of a width at an undamaged step, from all undamaged steps up to it."""
+    stored = dict(enumerate(facts["config"]["ema"]["power_stds"]))
     snapshots = []
     for path in step.parent.glob("*"):
         if path.name.isdigit() and int(path.name) <= int(step.name) and not damage(path):
             trees = read_arrays(path / "ema")
             snapshots += [(int(path.name), averages.power_exponent(s), trees[f"power{i}"]) for i, s in stored.items()]
-    return averages.reconstruct(snapshots, int(step.name), float(width)), {**facts, "step": int(step.name)}
+    return averages.reconstruct(snapshots, int(step.name), width)
 
 
 def read_arrays(item: Path) -> Any:

@@ -73,6 +73,14 @@ def test_any_width_is_read_from_the_checkpoints_of_a_run(tmp_path):
     earlier, facts = load_weights(tmp_path / "checkpoints" / "500", "std=0.08")
     assert facts["step"] == 500
     np.testing.assert_allclose(earlier["w"], tracked(values, 0.08)[499], atol=5e-3)  # from 5 steps instead of 10
+    damaged = tmp_path / "checkpoints" / str(STEPS)
+    next(p for p in (damaged / "ema").rglob("*") if p.is_file() and p.stat().st_size).write_bytes(b"damaged")
+    older, facts = load_weights(tmp_path, "std=0.08")
+    assert facts["step"] == STEPS - 100  # the step it is of, not that of the damaged one
+    np.testing.assert_allclose(older["w"], tracked(values, 0.08)[STEPS - 101], atol=1e-3)
+    for place in (tmp_path, tmp_path / "checkpoints" / "500"):
+        with pytest.raises(ValueError, match=r"above 0 and below 0\.288"):
+            load_weights(place, "std=0.3")
     for wrong in ("std=0.3", "std=0", "std=wide", "std=nan"):
         with pytest.raises(ValueError, match=r"above 0 and below 0\.288"):
             load_weights(tmp_path / "checkpoints" / "500", wrong)
@@ -83,8 +91,9 @@ def test_a_run_without_such_averages_says_how_to_keep_them(tmp_path):
     store.save(1, ema={"decay0": {"w": np.zeros(3, np.float32)}}, train={"step": np.int32(1)})
     store.close()
     write_facts(tmp_path, {"config": {"ema": {"power_stds": []}}, "averages": ["decay0"]})
-    with pytest.raises(ValueError, match=r"train with config\.ema\.power_stds"):
-        load_weights(tmp_path / "checkpoints" / "1", "std=0.1")
+    for place in (tmp_path, tmp_path / "checkpoints" / "1"):
+        with pytest.raises(ValueError, match=r"train with config\.ema\.power_stds"):
+            load_weights(place, "std=0.1")
 
 
 def test_nothing_to_reconstruct_from_is_one_line():
