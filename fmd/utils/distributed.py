@@ -32,19 +32,30 @@ SMALLEST_SHARDED = 2**14  # elements; splitting smaller leaves costs more in lat
 def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Joins the other processes of a run, if there are any. Call before anything else touches JAX.
 
-    With `coordinator` ("host:port") the three values are used as given. Without it a SLURM job of several tasks and a
-    TPU pod are recognised from the environment; otherwise the process runs alone.
+    With `coordinator` ("host:port") the three values are used as given. With "auto" (the flag --coordinator=auto) JAX
+    finds the others by itself, as it can on TPU VMs, under SLURM, Open MPI and Kubernetes. Without it tasks that srun
+    started and a TPU pod are recognised from the environment; otherwise the process runs alone.
 
     Raises:
-        ValueError: when only some of the three values are given.
+        ValueError: when only some of the three values are given, or others beside "auto".
     """
+    if coordinator == "auto" and num_processes is None and process_id is None:
+        jax.distributed.initialize()
+        return
     given = (coordinator, num_processes, process_id)
     if coordinator is not None and None not in given:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     elif any(value is not None for value in given):
-        raise ValueError(f"coordinator, num_processes and process_id belong together; got {given}")
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        raise ValueError(
+            f"coordinator, num_processes and process_id belong together (or coordinator=auto alone); got {given}"
+        )
+    elif _is_srun_task_of_several() or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
+
+
+def _is_srun_task_of_several() -> bool:
+    """Not so in an sbatch script itself: it runs once, with the same SLURM_NTASKS but outside any job step."""
+    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ
 
 
 def is_main_process() -> bool:

@@ -74,18 +74,26 @@ def test_initialize_needs_all_three_values_or_none(monkeypatch):
     distributed.initialize()  # alone
 
 
-@pytest.mark.parametrize("environment", [{"SLURM_NTASKS": "4"}, {"TPU_WORKER_HOSTNAMES": "a,b"}, None])
+SRUN = {"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "node[1-2]"}
+
+
+@pytest.mark.parametrize("environment", [SRUN, {"SLURM_NTASKS": "4"}, {"TPU_WORKER_HOSTNAMES": "a,b"}, {}])
 def test_several_tasks_are_recognised_from_the_environment(monkeypatch, environment):
-    for key in ("SLURM_NTASKS", "TPU_WORKER_HOSTNAMES"):
+    for key in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(key, raising=False)
-    for key, value in (environment or {}).items():
+    for key, value in environment.items():
         monkeypatch.setenv(key, value)
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
     distributed.initialize()
-    assert calls == ([()] if environment else [])
+    in_sbatch_without_srun = environment == {"SLURM_NTASKS": "4"}
+    assert calls == ([()] if environment and not in_sbatch_without_srun else [])
     distributed.initialize("host:1", 2, 1)
     assert calls[-1] == ("host:1", 2, 1)
+    distributed.initialize("auto")
+    assert calls[-1] == ()
+    with pytest.raises(ValueError, match="belong together"):
+        distributed.initialize("auto", 2)
 
 
 def test_one_process_agrees_with_itself():
