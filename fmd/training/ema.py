@@ -23,18 +23,25 @@ def averages(decays: Sequence[float], power_stds: Sequence[float]) -> dict[str, 
     return named | {f"power{i}": power_exponent(std) for i, std in enumerate(power_stds)}
 
 
-def beta(name: str, value: float, step: Int[Array, ""]) -> Float[Array, ""]:
-    """How much of the old average stays when the parameters after `step` steps (1 or more) come in."""
+def share(name: str, value: float, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The share of the parameters after `step` steps (1 or more) in the new average: 1 minus what stays of the old.
+
+    It becomes as small as 1e-5, where a float32 that is formed as one minus the kept part has few digits left.
+    """
     n = step.astype(jnp.float32)
     if name.startswith("power"):
-        return (1.0 - 1.0 / n) ** (value + 1.0)
-    return jnp.minimum(jnp.float32(value), n / (9.0 + n))
+        return -jnp.expm1((value + 1.0) * jnp.log1p(-1.0 / n))
+    return jnp.maximum(jnp.float32(1.0 - value), 9.0 / (9.0 + n))
 
 
 def update(ema: Mapping[str, Any], params: Any, kinds: Mapping[str, float], step: Int[Array, ""]) -> dict[str, Any]:
     """All averages after the parameters of `step` (1 for the first update) came in."""
     updated = {}
     for name, value in kinds.items():
-        keep = beta(name, value, step)
-        updated[name] = jax.tree.map(lambda old, new, keep=keep: new + keep * (old - new), ema[name], params)
+        new_share = share(name, value, step)
+
+        def mix(old: Array, new: Array, part: Array = new_share) -> Array:
+            return jnp.where(part < 1.0, old + part * (new - old), new)  # a share of 1 forgets the old exactly
+
+        updated[name] = jax.tree.map(mix, ema[name], params)
     return updated

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from fmd.checkpoints.averages import power_exponent
 from fmd.training import ema
@@ -25,8 +26,8 @@ def track(values, kinds):
 
 
 def test_exponential_average_warms_up_and_then_keeps_its_decay():
-    betas = [float(ema.beta("decay0", 0.9, jnp.int32(n))) for n in range(1, 200)]
-    np.testing.assert_allclose(betas, [min(0.9, n / (9 + n)) for n in range(1, 200)], rtol=1e-6)
+    shares = [float(ema.share("decay0", 0.9, jnp.int32(n))) for n in range(1, 200)]
+    np.testing.assert_allclose(shares, [1 - min(0.9, n / (9 + n)) for n in range(1, 200)], rtol=1e-6)
 
     values = walk(50)
     by_hand, average = [], -100.0
@@ -50,6 +51,14 @@ def test_power_average_forgets_the_start_at_once_and_weighs_step_tau_by_tau_to_t
     n = np.arange(1, 301)
     share = n ** (gamma + 1) - (n - 1.0) ** (gamma + 1)
     np.testing.assert_allclose(average[-1], (share / share.sum()) @ values, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000, 1_000_003])
+def test_small_shares_keep_their_digits_in_float32(n):
+    gamma = power_exponent(0.1)
+    exact = -np.expm1((gamma + 1) * np.log1p(-1 / np.float64(n))) if n > 1 else 1.0
+    assert float(ema.share("power0", gamma, jnp.int32(n))) == pytest.approx(exact, rel=1e-6)
+    assert float(ema.share("decay0", 0.999999, jnp.int32(10**9))) == pytest.approx(1e-6, rel=1e-6)
 
 
 def test_several_averages_have_names_and_float32_buffers_of_their_own():
