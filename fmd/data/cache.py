@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -21,20 +20,11 @@ from absl import logging
 def cache_dir() -> Path:
     """The folder for data of this user (not created here).
 
-    FMD_DATA_DIR where it is set; otherwise `fmd/data` in XDG_CACHE_HOME, in the platform's cache folder (Windows,
-    macOS), or in ~/.cache.
+    FMD_DATA_DIR where it is set; otherwise `fmd/data` in XDG_CACHE_HOME or ~/.cache, beside the compiled programs.
     """
     if os.environ.get("FMD_DATA_DIR"):
         return Path(os.environ["FMD_DATA_DIR"]).expanduser()
-    if os.environ.get("XDG_CACHE_HOME"):
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        base = Path(os.environ["LOCALAPPDATA"])
-    elif sys.platform == "darwin":
-        base = Path("~/Library/Caches")
-    else:
-        base = Path("~/.cache")
-    return base.expanduser() / "fmd" / "data"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmd" / "data"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
