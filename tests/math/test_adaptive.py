@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from tests.math.solving import solve
+from solving import solve
 
 
 def test_evaluations_with_jumps_and_rejected_steps():

@@ -39,6 +39,7 @@ def inner(first, second):
 
 
 def test_cfg_is_the_line_through_both_predictions(x64):
+    """Seed bugs B05 and B08: one convention of the weight, 1 conditional and 0 unconditional; not s = w - 1 as well."""
     v_null, v_cond, x = predictions()
     for weight in (-1.0, 0.0, 4.0):
         v = guidance.get("cfg", weight=weight)(v_null, v_cond, x, 0.3)
@@ -308,6 +309,10 @@ def test_autoguidance_extrapolates_from_the_weak_model(weight, calls):
         ("cfg", {"interval": (-0.5, 0.3)}, r"lie in \[0, 1\]"),
         ("cfg", {"interval": (-3, 3), "interval_in": "log_snr"}, "needs the schedule"),
         ("cfg", {"interval": (0.1, 0.3), "interval_in": "sigma"}, "'t' or 'log_snr'"),
+        ("cfg", {"interval": (0.2,)}, r"interval is \(0.2,\); it must be \(a number, a number\) or None"),
+        ("cfg", {"weight": "3"}, "weight is '3'; it must be an array of floats or a number"),
+        ("cfg", {"schedule": "linear"}, "schedule is 'linear'; it must be Schedule or None"),
+        ("cfg_zero_star", {"zero_until": "a"}, "zero_until is 'a'; it must be a number"),
         ("cfg_zero_star", {"zero_until": 1.0}, "zero_until is 1.0"),
         ("apg", {"weight": 2.0}, "missing a required argument: 'schedule'"),
         ("apg", {"schedule": LINEAR, "norm_threshold": 0.0}, "norm_threshold is 0.0"),

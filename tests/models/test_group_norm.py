@@ -31,6 +31,7 @@ def arrays(width, offset=0.0, batch=3, size=5):
 
 @pytest.mark.parametrize(("width", "groups"), [(8, 8), (16, 16), (20, 4), (64, 32), (7, 1)])
 def test_matches_the_plain_formula_for_any_width(width, groups):
+    """Seed bug B03: 32 groups at any width failed for widths 8 and 16."""
     x, variables, condition = arrays(width)
     gamma, beta = variables["params"]["scale"], variables["params"]["bias"]
     zeros = np.zeros((3, width))

@@ -76,6 +76,7 @@ def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, pa
 
 
 def test_weight_one_ignores_the_null_label_and_weight_zero_the_label(sampler, params):
+    """Seed bugs B05 and B08: a weight of 0 meant unconditional in one place and conditional in another."""
     changed = jax.tree.map(np.array, params)
     changed["Embed_0"]["embedding"][toys.CLASSES] += 3.0
     labels = [0, 1, 2, 3]

@@ -29,9 +29,11 @@ def test_an_example_draws_the_same_wherever_it_lands():
 
 
 def test_draws_are_standard():
+    """Seed bug B07: noise multiplied by noise has the right variance, too, but the fourth moment 9 instead of 3."""
     key, index = seed.stream(0, "noise"), jnp.arange(20000)
     normal, uniform = seed.example_normal(key, index, (1,)), seed.example_uniform(key, index)
     assert abs(float(normal.mean())) < 5 / np.sqrt(20000)
     assert abs(float(normal.var()) - 1) < 5 * np.sqrt(2 / 20000)
+    assert abs(float((normal**4).mean()) - 3) < 5 * np.sqrt(96 / 20000)
     assert abs(float(uniform.mean()) - 0.5) < 5 / np.sqrt(12 * 20000)
     assert 0 <= float(uniform.min()) < float(uniform.max()) < 1
