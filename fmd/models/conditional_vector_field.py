@@ -13,8 +13,10 @@ A model is a Flax Linen module v(x, t, y) called as
 - H, W and C are read from x. What the prediction means (velocity, data, noise) is the caller's business.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 
@@ -65,3 +67,12 @@ def check_contract(model: Any, image_shape: tuple[int, int, int]) -> None:
                 f"model {name} returned {found} for images float32{list(x.shape)} (train={train}); "
                 "it must return a float32 array of the shape of x"
             )
+
+
+def draws_random_numbers(apply: Callable[..., Any], variables: Any, x: Any, t: Any, y: Any) -> bool:
+    """Whether `apply(variables, x, t, y, train=True)` needs rngs={"dropout": key}; traced, not computed."""
+    try:
+        jax.eval_shape(lambda *arguments: apply(*arguments, train=True), variables, x, t, y)
+    except flax.errors.InvalidRngError:
+        return True
+    return False

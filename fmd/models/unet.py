@@ -113,8 +113,9 @@ class UNet(nn.Module):
 
         h = nn.silu(GroupNorm(name="norm_out")(h))
         zeros = nn.initializers.zeros
-        h = nn.Conv(self.patch_size**2 * channels, (3, 3), dtype=dtype, kernel_init=zeros, name="conv_out")(h)
-        h = unfold(h, self.patch_size).astype(jnp.float32)
+        # In float32 also where the blocks are bfloat16: this is the prediction, and it costs next to nothing.
+        h = nn.Conv(self.patch_size**2 * channels, (3, 3), dtype=jnp.float32, kernel_init=zeros, name="conv_out")(h)
+        h = unfold(h, self.patch_size)
         (top, _), (left, _) = padding
         return h[:, top : top + height, left : left + width, :]
 

@@ -29,8 +29,12 @@ def parts(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def make_model(config: Any, image_shape: tuple[int, int, int], num_classes: int) -> Any:
-    """The network of a config, checked against the contract for these images."""
+    """The network of a config, checked against the contract for these images. Raises ValueError where it breaks it."""
     name, params = parts(config.model)
+    if params.get("num_classes", num_classes) != num_classes:
+        raise ValueError(
+            f"config.model.num_classes = {params['num_classes']}, but the data set has {num_classes}; leave it out"
+        )
     model = build_model(name, {**params, "num_classes": num_classes})
     check_contract(model, image_shape)
     return model
@@ -80,7 +84,6 @@ def make_recipe(config: Any, model: Any, layout: Layout | None = None) -> Recipe
         log_every=config.log.every,
         flip=config.data.flip,
         shift=config.data.shift,
-        model_dropout=getattr(model, "dropout", 0.0) > 0,
         accumulation=config.train.grad_accumulation,
         skip_nonfinite=config.train.on_nonfinite == "skip",
     )
@@ -93,6 +96,7 @@ def make_facts(config: Any, dataset: ImageDataset) -> dict[str, Any]:
         "config": json.loads(json.dumps(dataclasses.asdict(config))),  # tuples become lists
         "image_shape": list(dataset.image_shape),
         "num_classes": dataset.num_classes,
+        "train_images": len(dataset.train),
         "class_names": list(dataset.class_names) if dataset.class_names else None,
         "provenance": dataset.provenance,
         "averages": list(ema.averages(config.ema.decays, config.ema.power_stds)),
@@ -100,9 +104,16 @@ def make_facts(config: Any, dataset: ImageDataset) -> dict[str, Any]:
 
 
 def resident_split(config: Any, dataset: ImageDataset) -> Split | None:
-    """The training split if it is to live on the devices, where batches are then gathered; None if it is streamed."""
+    """The training split if it is to live on the devices, where batches are then gathered; None if it is streamed.
+
+    Raises ValueError for config.data.resident = True with a set that is read from disk as it goes.
+    """
     split, wanted = dataset.train, config.data.resident
     if isinstance(split, StreamedSplit):
+        if wanted:
+            raise ValueError(
+                "config.data.resident = True, but this set is streamed from disk; leave one of the two out"
+            )
         return None
     return split if wanted or (wanted is None and split.images.nbytes < RESIDENT_LIMIT) else None
 

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from fmd.math import times
+from fmd.models.conditional_vector_field import draws_random_numbers
 from fmd.training import ema
 from fmd.training.losses import Draws, Objective, augment, cfg_flow_matching_loss
 from fmd.training.state import TIME_BINS, TrainState, Window, empty_window
@@ -42,7 +43,7 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What stays the same during a run. Built from a config by `fmd.training.trainer`."""
+    """What stays the same during a run. Built from a config by `fmd.training.setup`."""
 
     apply: Callable[..., Array]  # model.apply
     objective: Objective
@@ -58,7 +59,6 @@ class Recipe:
     log_every: int
     flip: bool = False
     shift: int = 0
-    model_dropout: bool = False  # the network draws random numbers of its own
     accumulation: int = 1
     skip_nonfinite: bool = False
 
@@ -82,7 +82,8 @@ def train_step(
     gradient, loss = _gradient(params, x1, labels, draws, batch.index, dropout_key, recipe)
 
     in_bin = jax.nn.one_hot(jnp.minimum(draws.t * TIME_BINS, TIME_BINS - 1).astype(jnp.int32), TIME_BINS)
-    sums = (gradient, jnp.mean(loss), loss @ in_bin, jnp.sum(in_bin, axis=0))
+    bin_loss = jnp.sum(jnp.where(in_bin > 0, loss[:, None], 0.0), axis=0)  # no matmul: TF32 would round the losses
+    sums = (gradient, jnp.mean(loss), bin_loss, jnp.sum(in_bin, axis=0))
     if axis_name is not None:
         # A mean over devices of per-device sums; the counts are put right below.
         sums = lax.pmean(sums, axis_name)
@@ -189,14 +190,17 @@ def _gradient(
 
 def _predictor(recipe: Recipe, params: Any, dropout_key: Array, index: Array) -> Callable[[Array, Array, Array], Array]:
     variables = {"params": params}
-    if not recipe.model_dropout:
-        return lambda x, t, y: recipe.apply(variables, x, t, y, train=True)
 
     # Dropout masks per example, so that they do not depend on how the batch is split; vmap fuses back into one batch.
     def one(key: Array, x: Array, t: Array, y: Array) -> Array:
         return recipe.apply(variables, x[None], t[None], y[None], train=True, rngs={"dropout": key})[0]
 
-    return lambda x, t, y: jax.vmap(one)(seeds.example_keys(dropout_key, index), x, t, y)
+    def predict(x: Array, t: Array, y: Array) -> Array:
+        if draws_random_numbers(recipe.apply, variables, x, t, y):
+            return jax.vmap(one)(seeds.example_keys(dropout_key, index), x, t, y)
+        return recipe.apply(variables, x, t, y, train=True)
+
+    return predict
 
 
 def _add_to_window(state: TrainState, this_step: Window, counts: Array, log_every: int) -> Window:

@@ -1,10 +1,11 @@
 """The contract's checker: what it lets through, and one line for each way to break it."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import pytest
 
-from fmd.models.conditional_vector_field import ConditionalVectorField, check_contract
+from fmd.models.conditional_vector_field import ConditionalVectorField, check_contract, draws_random_numbers
 from fmd.models.registry import build_model
 
 
@@ -59,6 +60,25 @@ def test_broken_models_are_named(model, message):
     with pytest.raises(ValueError, match=message) as error:
         check_contract(model, (6, 4, 1))
     assert "\n" not in str(error.value)
+
+
+class Noisy(nn.Module):
+    """A user's model with a name of its own for its dropout, None for no dropout."""
+
+    dropout_rate: float | None = 0.5
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False):
+        x = nn.Dense(x.shape[-1])(x)
+        return x if self.dropout_rate is None else nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+
+
+@pytest.mark.parametrize(("rate", "draws"), [(0.5, True), (0.0, False), (None, False)])
+def test_whether_a_model_draws_is_found_out_and_not_read_from_a_field(rate, draws):
+    model, arguments = Noisy(rate), (jnp.zeros((2, 4, 4, 1)), jnp.zeros(2), jnp.zeros(2, jnp.int32))
+    variables = model.init(jax.random.key(0), *arguments)
+    assert draws_random_numbers(model.apply, variables, *arguments) == draws
 
 
 def test_a_size_the_network_cannot_take_keeps_its_own_message():

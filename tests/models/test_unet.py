@@ -114,7 +114,10 @@ def test_an_unconditional_network_ignores_labels():
 
 
 def test_the_null_label_is_a_row_of_its_own():
-    """Its gradient reaches its row alone, and its field differs from each class's."""
+    """Its gradient reaches its row alone, and its field differs from each class's.
+
+    Seed bug B06: sampling without a class passed no label at all, a state of the embedding that was never trained.
+    """
     model, params, apply = tiny()
     x, t, _ = batch()
     null = jnp.full(BATCH, 3)
@@ -130,6 +133,7 @@ def test_the_null_label_is_a_row_of_its_own():
 
 
 def test_time_is_a_scalar_or_one_per_image():
+    """Seed bug B02: the simulator gave times of shape [B, 1, 1, 1], which the network refused."""
     _, params, apply = tiny()
     x, _, y = batch()
     expected = apply(params, x, jnp.full(BATCH, 0.3), y)
@@ -147,6 +151,8 @@ def test_bfloat16_is_close_to_float32():
     assert out.dtype == jnp.float32
     error = np.linalg.norm(out - exact) / np.linalg.norm(exact)
     assert 0 < error < 0.03
+    rounded = np.asarray(out.astype(jnp.bfloat16), np.float32)
+    assert np.mean(rounded == out) < 0.1  # the last convolution is float32: the prediction itself is not rounded
 
 
 def test_dropout_draws_from_its_own_key():

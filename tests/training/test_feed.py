@@ -11,6 +11,13 @@ STEPS = {"num_steps": 8, "steps_per_dispatch": 2}
 EVERY = {"log": {"every": 2}, "checkpoint": {"every": 4}}
 
 
+def test_a_streamed_set_cannot_be_resident():
+    data = toys.dataset()
+    streamed = ImageDataset(data.name, setup.as_streamed(data.train), data.test, data.num_classes, data.provenance)
+    with pytest.raises(ValueError, match=r"config\.data\.resident = True, but this set is streamed"):
+        setup.resident_split(toys.config(data={"resident": True}), streamed)
+
+
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("start", [0, 4])
 def test_streamed_batches_are_those_of_the_resident_set(on_disk, start):

@@ -20,7 +20,7 @@ WHAT_A_CHANGE_MEANS = """
 The first training step no longer gives the numbers stored in this test. Every result made with this version differs
 from those of the versions before, and a run that they began would not go on as it was. If only the order of float
 sums changed (another XLA), the differences are near 1e-6. Larger ones mean that the draws, the initial parameters, the
-loss, the optimiser or the averages changed: if that is meant, say so in the change log and store the new numbers."""
+loss, the optimiser or the averages changed: if that is meant, say so in the commit and store the new numbers."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -199,6 +199,18 @@ def test_dropout_inside_the_network_is_a_function_of_the_step(lab):
     other = [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (first.params, plain.params)), strict=True)]
     assert all(same)
     assert not any(other)
+
+
+def test_a_users_name_for_dropout_and_its_absence_do_as_well():
+    """The step finds out whether the network draws; it reads no field of the model."""
+    whole = toys.Lab(toys.config(model={"name": "toy", "dropout": 0.5}), ONE)
+    hidden = toys.Lab(toys.config(model={"name": "toy", "dropout": 0.5}), ONE)
+    hidden.recipe = dataclasses.replace(hidden.recipe, apply=lambda *a, **k: whole.model.apply(*a, **k))
+    step = jax.jit(lambda state, batch: train_step(state, batch, hidden.recipe))
+    state, _ = step(hidden.start(), first_batch(hidden))
+    expected, _ = whole.run(1)
+    for a, b in zip(jax.tree.leaves(expected.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_infinite_weights_are_refused_with_the_key_that_cures_them():
