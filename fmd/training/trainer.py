@@ -30,8 +30,9 @@ from fmd.utils.distributed import Layout
 from fmd.utils.files import folder_lock
 from fmd.utils.seed import stream
 
-# Blocks of the config that may change between two parts of a run, because they do not change its result.
-FREE_TO_CHANGE = ("log", "checkpoint", "parallel", "on_cpu")
+# What may change in the config between two parts of a run: blocks that do not change its result, and what is to be done
+# about a loss that is not finite, which the message about one advises.
+FREE_TO_CHANGE = ("log", "checkpoint", "parallel", "on_cpu", "train.on_nonfinite")
 
 
 @dataclass
@@ -63,7 +64,10 @@ class Run:
 
     @property
     def weights(self) -> Any:
-        """The averaged parameters that samples and figures are made with, whole on every device."""
+        """The averaged parameters that samples and figures are made with, whole on every device.
+
+        They may share the memory of `state`, which the next step reuses: copy what you keep.
+        """
         return jax.device_put(self.state.ema[self.facts["averages"][0]], self.layout.replicated)
 
     @property
@@ -149,7 +153,9 @@ def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
         averages, rest = restored
         state = rest.replace(ema=averages)
         logging.info("going on from step %d in %s", int(state.step), workdir)
-    return Run(config, workdir, facts, dataset, model, recipe, layout, shardings, store, state, int(state.step))
+    run = Run(config, workdir, facts, dataset, model, recipe, layout, shardings, store, state, int(state.step))
+    distributed.on_main(lambda: remove_later_grids(workdir, run.step))
+    return run
 
 
 def claim(workdir: Path, facts: dict[str, Any]) -> None:
@@ -166,10 +172,12 @@ def claim(workdir: Path, facts: dict[str, Any]) -> None:
         changed = [
             f"{key}: {old!r} -> {new!r}"
             for key, old, new in differences(before["config"], facts["config"])
-            if key.split(".")[0] not in FREE_TO_CHANGE
+            if not {key, key.split(".")[0]} & set(FREE_TO_CHANGE)
         ]
         changed += [
-            f"{k}: {before[k]!r} -> {facts[k]!r}" for k in ("image_shape", "num_classes") if before[k] != facts[k]
+            f"{k}: {before[k]!r} -> {facts[k]!r}"
+            for k in ("image_shape", "num_classes", "train_images")
+            if before.get(k, facts[k]) != facts[k]
         ]
         if changed:
             raise ValueError(
@@ -177,6 +185,14 @@ def claim(workdir: Path, facts: dict[str, Any]) -> None:
                 f"restore these values to go on with it, or choose another --workdir"
             )
     write_facts(workdir, facts)
+
+
+def remove_later_grids(workdir: Path, step: int) -> None:
+    """Removes the grids of samples of steps after `step`: an earlier part of the run made them, and they never were."""
+    for path in (workdir / "samples").glob("step_*.png"):
+        number = path.stem.removeprefix("step_")
+        if number.isdigit() and int(number) > step:
+            path.unlink()
 
 
 def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -62,6 +62,13 @@ def test_three_steps_give_the_same_state_and_log_as_on_one_device(labs, alone, n
 
 
 @pytest.mark.parametrize("name", LAYOUTS, ids=str)
+def test_one_step_is_the_same_to_a_millionth(labs, name):
+    alone, found = (jax.device_get(labs(n).run(1)) for n in (("jit", 1, 1), name))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("name", LAYOUTS, ids=str)
 def test_gradients_meet_in_exactly_one_all_reduce(labs, name):
     lab = labs(name)
     found = collections.Counter(COLLECTIVE.findall(lab.program.as_text()))

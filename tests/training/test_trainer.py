@@ -44,12 +44,13 @@ def test_a_hidden_transfer_in_a_step_is_refused(tmp_path, monkeypatch, compile_o
         train(tmp_path / "run")
 
 
-def test_stop_ends_the_run_with_a_checkpoint_and_it_goes_on_from_there(tmp_path, compile_once):
-    class StopAtFive(callbacks.Callback):
-        def on_step_end(self, run):
-            if run.step == 5:
-                run.stop()
+class StopAtFive(callbacks.Callback):
+    def on_step_end(self, run):
+        if run.step == 5:
+            run.stop()
 
+
+def test_stop_ends_the_run_with_a_checkpoint_and_it_goes_on_from_there(tmp_path, compile_once):
     run = train(tmp_path / "run", callbacks.Log(), StopAtFive(), callbacks.Checkpoints())
     assert (run.step, run.finished, steps_saved(run.workdir)) == (6, False, [4, 6])
     again, whole = train(tmp_path / "run"), train(tmp_path / "whole")
@@ -128,8 +129,16 @@ def test_what_may_change_between_two_parts_of_a_run_and_what_may_not(tmp_path):
     trainer.claim(tmp_path, facts(seed=5))
     trainer.claim(tmp_path, facts())  # nothing has come of it yet
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
-    for free in ({"log": {"every": 6}}, {"checkpoint": {"keep_last": 5}}, {"parallel": {"mode": "pmap"}}):
+    for free in (
+        {"train": {"on_nonfinite": "skip"}},
+        {"log": {"every": 6}},
+        {"checkpoint": {"keep_last": 5}},
+        {"parallel": {"mode": "pmap"}},
+    ):
         trainer.claim(tmp_path, facts(**free))
+    more = setup.make_facts(toys.config(), toys.dataset(size=100))
+    with pytest.raises(ValueError, match="train_images: 96 -> 100"):
+        trainer.claim(tmp_path, more)
     before = json.loads((tmp_path / "config.json").read_text())
     for fixed, difference in [
         ({"seed": 1}, "seed: 0 -> 1"),
@@ -140,6 +149,21 @@ def test_what_may_change_between_two_parts_of_a_run_and_what_may_not(tmp_path):
         with pytest.raises(ValueError, match=difference):
             trainer.claim(tmp_path, facts(**fixed))
     assert json.loads((tmp_path / "config.json").read_text()) == before
+
+
+def test_a_class_count_other_than_the_data_sets_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.model\.num_classes = 7, but the data set has 4"):
+        train(tmp_path / "run", model={"name": "toy", "num_classes": 7})
+
+
+def test_grids_of_steps_that_a_run_goes_back_behind_are_removed(tmp_path, compile_once):
+    samples = tmp_path / "run" / "samples"
+    train(tmp_path / "run", callbacks.Log(), callbacks.Checkpoints(), StopAtFive())
+    samples.mkdir()
+    for name in ("step_00000004.png", "step_00000007.png", "step_99999999.png", "step_of_mine.png"):
+        (samples / name).touch()
+    train(tmp_path / "run")
+    assert sorted(path.name for path in samples.iterdir()) == ["step_00000004.png", "step_of_mine.png"]
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused_with_sizes_that_they_can(tmp_path):
