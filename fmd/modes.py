@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from fmd import config as configs
-from fmd import data
+from fmd import config_files, data
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
 from fmd.models.registry import import_user_modules
@@ -31,7 +31,7 @@ def train(flags: Any, overrides: Overrides) -> None:
     if not distributed.is_main_process():
         logging.set_verbosity(logging.WARNING)
     process.use_compilation_cache()
-    config = resolve_for_this_machine(configs.load_file(flags.config), overrides)
+    config = resolve_for_this_machine(config_files.load_file(flags.config), overrides)
     workdir = Path(flags.workdir or Path("runs") / Path(flags.config).stem)
     run = train_config(config, workdir)
     if run.finished:
@@ -45,8 +45,8 @@ def resolve_for_this_machine(file_config: dict[str, Any], overrides: Overrides) 
     refused = any(key == "on_cpu" for key, _ in overrides)
     if file_config.get("on_cpu") and not refused and jax.default_backend() == "cpu":
         logging.info("no accelerator: using the config's on_cpu block (refuse with --config.on_cpu=None)")
-        file_config = configs.apply_on_cpu(file_config)
-    return configs.resolve(configs.override(file_config, overrides))
+        file_config = config_files.apply_on_cpu(file_config)
+    return configs.resolve(config_files.override(file_config, overrides))
 
 
 def train_config(config: configs.Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> trainer.Run:
