@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
 
+from fmd.models import registry
 from fmd.training.losses import cfg_flow_matching_loss
 from fmd.training.state import TIME_BINS
 from fmd.training.step import Batch, draw, train_step
@@ -201,16 +203,23 @@ def test_dropout_inside_the_network_is_a_function_of_the_step(lab):
     assert not any(other)
 
 
-def test_a_users_name_for_dropout_and_its_absence_do_as_well():
-    """The step finds out whether the network draws; it reads no field of the model."""
-    whole = toys.Lab(toys.config(model={"name": "toy", "dropout": 0.5}), ONE)
-    hidden = toys.Lab(toys.config(model={"name": "toy", "dropout": 0.5}), ONE)
-    hidden.recipe = dataclasses.replace(hidden.recipe, apply=lambda *a, **k: whole.model.apply(*a, **k))
-    step = jax.jit(lambda state, batch: train_step(state, batch, hidden.recipe))
-    state, _ = step(hidden.start(), first_batch(hidden))
-    expected, _ = whole.run(1)
-    for a, b in zip(jax.tree.leaves(expected.params), jax.tree.leaves(state.params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+class Renamed(nn.Module):
+    """A user's network, whose dropout is called otherwise than the toy's."""
+
+    num_classes: int
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False):
+        return toys.Toy(self.num_classes, dropout=self.dropout_rate)(x, t, y, train)
+
+
+def test_a_network_may_call_its_dropout_what_it_likes(monkeypatch):
+    monkeypatch.setitem(registry.MODEL_REGISTRY, "renamed", Renamed)
+    labs = [toys.Lab(toys.config(model={"name": "renamed", "dropout_rate": rate}), ONE) for rate in (0.5, 0.0)]
+    losses = [float(lab.run(1)[1].window.loss) for lab in labs]
+    assert all(np.isfinite(losses))
+    assert losses[0] != losses[1]
 
 
 def test_infinite_weights_are_refused_with_the_key_that_cures_them():
