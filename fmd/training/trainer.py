@@ -188,7 +188,7 @@ def claim(workdir: Path, facts: dict[str, Any]) -> None:
 
 
 def remove_later_grids(workdir: Path, step: int) -> None:
-    """Removes the grids of samples of steps after `step`: an earlier part of the run made them, and they never were."""
+    """Removes the grids of samples of steps above `step`, left by a part of the run that no checkpoint has kept."""
     for path in (workdir / "samples").glob("step_*.png"):
         number = path.stem.removeprefix("step_")
         if number.isdigit() and int(number) > step:
