@@ -39,7 +39,7 @@ class Callback:
         config, workdir, facts, dataset, model: what is trained, where and on what.
         step: how many steps are done.
         weights: the averaged parameters, to sample or to measure with.
-        state: the whole state; the next step reuses its memory, so copy what you keep.
+        state: the whole state; the next step reuses its memory, and that of `weights`, so copy what you keep.
         report: the step's own figures, still on the device; `jax.device_get` waits for them.
         figures: of the last evaluation, with its "step".
         logs: by name ("metrics", "validation", "timing"), each with the `lines` so far, those before a resume
@@ -143,7 +143,8 @@ class Samples(Callback):
 
 def saved_grids(run: Any) -> list[tuple[int, Path]]:
     """(step, file) of the grids up to now. Those of later steps, from before a kill, will be made again."""
-    grids = [(int(path.stem.removeprefix("step_")), path) for path in (run.workdir / "samples").glob("step_*.png")]
+    files = (run.workdir / "samples").glob("step_????????.png")
+    grids = [(int(path.stem.removeprefix("step_")), path) for path in files]
     return sorted((step, path) for step, path in grids if step <= run.step)
 
 
@@ -151,7 +152,7 @@ class Evaluate(Callback):
     """validation.csv and .jsonl: what `evaluate(params)` returns, every `log.eval_every` steps.
 
     Args:
-        make: builds, from the run, a function from parameters to a dictionary of figures; main.py hands it in, since
+        make: builds, from the run, a function from parameters to a dictionary of figures; fmd.modes hands it in, since
             this room knows nothing of evaluation.
     """
 

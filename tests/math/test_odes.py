@@ -1,6 +1,6 @@
 """Fields from every prediction type, and guided sampling against its closed forms."""
 
-from math.solving import solve
+from solving import solve
 
 import jax
 import jax.numpy as jnp
