@@ -31,7 +31,7 @@ flags.DEFINE_integer("steps", None, "Solver steps (sample). Default: the config'
 flags.DEFINE_integer("seed", 0, "Seed of the noise (sample).")
 flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
 flags.DEFINE_string("out", None, "Folder to make (export).")
-flags.DEFINE_string("coordinator", None, "host:port of process 0 of a run of several, or auto where JAX knows the cluster.")
+flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")
 flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error instead of one line.")

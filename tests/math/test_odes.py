@@ -1,12 +1,11 @@
 """Fields from every prediction type, and guided sampling against its closed forms."""
 
-from solving import solve
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from solving import solve
 
 from fmd.math import guidance, odes, paths, schedules
 
