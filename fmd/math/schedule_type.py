@@ -5,6 +5,7 @@ The meaning of each coefficient, and the seven named schedules, are in `schedule
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,14 +32,49 @@ class Coefficients(NamedTuple):
     memoryless: Real
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Schedule:
-    """A schedule. Two schedules are equal, and share one jit trace, if name and parameters are equal."""
+    """A schedule: `Schedule(alpha, sigma)` is one of a user's two functions, `schedules.get(name)` a named one.
+
+    Two schedules are equal, and share one jit trace, if name and parameters are equal.
+    """
 
     name: str
     params: tuple[tuple[str, Any], ...]
     table: Callable[[Real], Coefficients] = field(compare=False, repr=False)
     inverse: Callable[[Real], Real] = field(compare=False, repr=False)
+
+    def __init__(self, alpha: Callable[[Real], Any], sigma: Callable[[Real], Any], name: str = "custom") -> None:
+        """From two elementwise functions of t: derivatives by forward differentiation, the inverse by bisection.
+
+        Raises ValueError where sigma is negative or the signal-to-noise ratio does not grow, as when time runs from
+        data to noise. Quotients that are 0/0 at an end stay so; `from_table` is for schedules where an end matters.
+        """
+        table = _derive_table(alpha, sigma)
+        self._set(name, (("alpha", alpha), ("sigma", sigma)), table, partial(_invert, lambda t: table(t).log_snr))
+        with jax.ensure_compile_time_eval():
+            c = self.at(jnp.linspace(0.05, 0.95, 19))
+            if not bool(jnp.all((c.sigma > 0) & (c.alpha >= 0) & (c.d_alpha * c.sigma > c.alpha * c.d_sigma))):
+                raise ValueError(
+                    f"schedule {name!r}: need alpha >= 0, sigma > 0 and alpha/sigma growing (t = 1 is data)"
+                )
+
+    @classmethod
+    def from_table(
+        cls,
+        name: str,
+        params: tuple[tuple[str, Any], ...],
+        table: Callable[[Real], Coefficients],
+        inverse: Callable[[Real], Real],
+    ) -> "Schedule":
+        """A schedule whose formulas, and the inverse of whose log-SNR, are written out."""
+        schedule = cls.__new__(cls)
+        schedule._set(name, params, table, inverse)
+        return schedule
+
+    def _set(self, name: str, params: Any, table: Any, inverse: Any) -> None:
+        for key, value in {"name": name, "params": params, "table": table, "inverse": inverse}.items():
+            object.__setattr__(self, key, value)  # the dataclass is frozen
 
     def at(self, t: Scalars) -> Coefficients:
         """All coefficients at t (any shape, float32 or float64, or a Python float). ValueError for a narrower dtype."""
@@ -90,12 +126,8 @@ class Schedule:
             return tuple(t for t, c in ends if not all(bool(jnp.isfinite(getattr(c, name))) for name in names))
 
 
-def from_functions(alpha: Callable[[Real], Any], sigma: Callable[[Real], Any], name: str = "custom") -> Schedule:
-    """A schedule from two elementwise functions of t: derivatives by forward differentiation, the inverse by bisection.
-
-    Raises ValueError where sigma is negative or the signal-to-noise ratio does not grow, as when time runs from data to
-    noise. Quotients that are 0/0 at an end stay so; write a table like those in `schedules` where an end matters.
-    """
+def _derive_table(alpha: Callable[[Real], Any], sigma: Callable[[Real], Any]) -> Callable[[Real], Coefficients]:
+    """The whole table from its first two entries."""
 
     def shaped(function: Callable[[Real], Any]) -> Callable[[Real], Real]:
         return lambda t: jnp.broadcast_to(jnp.asarray(function(t), t.dtype), t.shape)
@@ -109,15 +141,7 @@ def from_functions(alpha: Callable[[Real], Any], sigma: Callable[[Real], Any], n
             data_x=-ds / d, data_v=s / d, noise_x=da / d, noise_v=-a / d, memoryless=2.0 * s * d / a,
         )  # fmt: skip
 
-    def snr(t: Real) -> Real:
-        return table(t).log_snr
-
-    schedule = Schedule(name, (("alpha", alpha), ("sigma", sigma)), table, lambda log_snr: _invert(snr, log_snr))
-    with jax.ensure_compile_time_eval():
-        c = schedule.at(jnp.linspace(0.05, 0.95, 19))
-        if not bool(jnp.all((c.sigma > 0) & (c.alpha >= 0) & (c.d_alpha * c.sigma > c.alpha * c.d_sigma))):
-            raise ValueError(f"schedule {name!r}: need alpha >= 0, sigma > 0 and alpha/sigma growing (t = 1 is data)")
-    return schedule
+    return table
 
 
 def _invert(increasing: Callable[[Real], Real], target: Real) -> Real:

@@ -36,14 +36,14 @@ import jax.numpy as jnp
 
 from fmd.math.broadcasting import Number
 from fmd.math.registry import build
-from fmd.math.schedule_type import Coefficients, Real, Schedule, from_functions
+from fmd.math.schedule_type import Coefficients, Real, Schedule
 
-__all__ = ["SCHEDULES", "Coefficients", "Schedule", "from_functions", "get"]
+__all__ = ["SCHEDULES", "Coefficients", "Schedule", "get"]
 
 
 def get(name: str, **params: Any) -> Schedule:
     """The schedule called `name`: linear (sigma_min), cosine, polynomial (n), vp (beta_min, beta_max),
-    ve (sigma_max, sigma_min), linear_vp, sqrt_beta.
+    ve (sigma_max, sigma_min), linear_vp, sqrt_beta. A schedule of your own is `Schedule(alpha, sigma)`, two functions.
 
     Raises ValueError for an unknown name or parameter or a value out of range.
     """
@@ -67,7 +67,7 @@ def linear(sigma_min: Number = 0.0) -> Schedule:
         r = jax.nn.sigmoid(log_snr / 2.0)
         return r / (1.0 - sigma_min * r)
 
-    return Schedule("linear", (("sigma_min", sigma_min),), table, inverse)
+    return Schedule.from_table("linear", (("sigma_min", sigma_min),), table, inverse)
 
 
 def cosine() -> Schedule:
@@ -81,7 +81,7 @@ def cosine() -> Schedule:
             data_x=a, data_v=s / quarter, noise_x=s, noise_v=-a / quarter, memoryless=math.pi * s / a,
         )  # fmt: skip
 
-    return Schedule("cosine", (), table, lambda log_snr: (2.0 / math.pi) * jnp.atan(jnp.exp(log_snr / 2.0)))
+    return Schedule.from_table("cosine", (), table, lambda log_snr: (2.0 / math.pi) * jnp.atan(jnp.exp(log_snr / 2.0)))
 
 
 def polynomial(n: Number = 2.0) -> Schedule:
@@ -100,7 +100,9 @@ def polynomial(n: Number = 2.0) -> Schedule:
             memoryless=2.0 * n * s / t,
         )  # fmt: skip
 
-    return Schedule("polynomial", (("n", n),), table, lambda log_snr: jnp.exp(jax.nn.log_sigmoid(log_snr / 2.0) / n))
+    return Schedule.from_table(
+        "polynomial", (("n", n),), table, lambda log_snr: jnp.exp(jax.nn.log_sigmoid(log_snr / 2.0) / n)
+    )
 
 
 def linear_vp() -> Schedule:
@@ -114,7 +116,7 @@ def linear_vp() -> Schedule:
             data_x=t, data_v=(1.0 - t) * (1.0 + t), noise_x=s, noise_v=-t * s, memoryless=2.0 / t,
         )  # fmt: skip
 
-    return Schedule("linear_vp", (), table, lambda log_snr: jnp.exp(jax.nn.log_sigmoid(log_snr) / 2.0))
+    return Schedule.from_table("linear_vp", (), table, lambda log_snr: jnp.exp(jax.nn.log_sigmoid(log_snr) / 2.0))
 
 
 def sqrt_beta() -> Schedule:
@@ -135,7 +137,7 @@ def sqrt_beta() -> Schedule:
         from_above = 2.0 / (1.0 + jnp.sqrt(1.0 + 4.0 * jnp.exp(-jnp.maximum(log_snr, 0.0))))
         return jnp.where(log_snr < 0.0, from_below, from_above)
 
-    return Schedule("sqrt_beta", (), table, inverse)
+    return Schedule.from_table("sqrt_beta", (), table, inverse)
 
 
 def vp(beta_min: Number = 0.1, beta_max: Number = 20.0) -> Schedule:
@@ -158,7 +160,7 @@ def vp(beta_min: Number = 0.1, beta_max: Number = 20.0) -> Schedule:
         total = jnp.minimum(jax.nn.softplus(-log_snr), (beta_min + beta_max) / 2.0)
         return 1.0 - 2.0 * total / (beta_min + jnp.sqrt(beta_min**2 + 2.0 * rise * total))
 
-    return Schedule("vp", (("beta_min", beta_min), ("beta_max", beta_max)), table, inverse)
+    return Schedule.from_table("vp", (("beta_min", beta_min), ("beta_max", beta_max)), table, inverse)
 
 
 def ve(sigma_max: Number = 80.0, sigma_min: Number = 0.002) -> Schedule:
@@ -177,7 +179,7 @@ def ve(sigma_max: Number = 80.0, sigma_min: Number = 0.002) -> Schedule:
         )  # fmt: skip
 
     params = (("sigma_max", sigma_max), ("sigma_min", sigma_min))
-    return Schedule("ve", params, table, lambda log_snr: (math.log(sigma_max) + log_snr / 2.0) / rate)
+    return Schedule.from_table("ve", params, table, lambda log_snr: (math.log(sigma_max) + log_snr / 2.0) / rate)
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {

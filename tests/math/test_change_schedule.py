@@ -12,7 +12,7 @@ from fmd.math import paths, schedules
 
 ALL = {
     name: schedules.get(name) for name in ("linear", "cosine", "polynomial", "linear_vp", "sqrt_beta", "vp", "ve")
-} | {"custom": schedules.from_functions(lambda t: t, lambda t: (1.0 - t) ** 2)}
+} | {"custom": schedules.Schedule(lambda t: t, lambda t: (1.0 - t) ** 2)}
 
 
 TIMES = (0.0, 0.1, 0.5, 0.9, 1.0)

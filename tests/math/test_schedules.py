@@ -170,7 +170,7 @@ def test_no_nan_and_more_signal_later(schedule, t):
 
 def test_a_users_functions_make_the_same_schedule(x64):
     half = math.pi / 2
-    own = schedules.from_functions(lambda t: jnp.sin(half * t), lambda t: jnp.sin(half * (1 - t)))
+    own = schedules.Schedule(lambda t: jnp.sin(half * t), lambda t: jnp.sin(half * (1 - t)))
     cosine = schedules.get("cosine")
     t = jnp.asarray(INSIDE)
     for value, reference in zip(at(own, t), cosine.at(t), strict=True):
@@ -182,7 +182,7 @@ def test_a_users_functions_make_the_same_schedule(x64):
 
 
 def test_a_users_constant_function_and_its_inverse_in_float32():
-    own = schedules.from_functions(lambda t: 1.0, lambda t: 3.0 * 0.1**t, name="mine")
+    own = schedules.Schedule(lambda t: 1.0, lambda t: 3.0 * 0.1**t, name="mine")
     t = jnp.asarray(INSIDE, jnp.float32)
     np.testing.assert_allclose(own.d_alpha(t), np.zeros(len(INSIDE)))
     np.testing.assert_allclose(inverse(own, at(own, t).log_snr), t, atol=1e-6)
@@ -191,7 +191,7 @@ def test_a_users_constant_function_and_its_inverse_in_float32():
 
 def test_a_schedule_from_data_to_noise_is_refused():
     with pytest.raises(ValueError, match="t = 1 is data"):
-        schedules.from_functions(lambda t: 1 - t, lambda t: t)
+        schedules.Schedule(lambda t: 1 - t, lambda t: t)
 
 
 @pytest.mark.parametrize(
