@@ -1,17 +1,20 @@
 """Times enter every formula of this room as a scalar or one per example; this file checks and shapes them once.
 
 A time is never below float32: bfloat16 has 129 distinct values in [0.5, 1]. A Python float keeps its weak type, so it
-takes the precision of the array that it meets and promotes nothing.
+takes the precision of the array that it meets and promotes nothing. Integers (0 and 1 are times) become floats.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, Real
 
 Number = float | int
 """A Python number: a parameter fixed when the function is built."""
 
-Scalars = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating | float | int
+Scalars = Real[Array, "..."] | Real[np.ndarray, "..."] | np.floating | np.integer | float | int
 """A real number or an array of them: times, log signal-to-noise ratios, weights."""
 
 
@@ -21,6 +24,7 @@ def as_float(value: Scalars, what: str = "t") -> Float[Array, "..."]:
     Raises ValueError, naming the quantity as `what`, for any narrower or non-real dtype.
     """
     array = jnp.asarray(float(value) if isinstance(value, int) else value)
+    array = array.astype(jnp.result_type(float)) if jnp.issubdtype(array.dtype, jnp.integer) else array
     if array.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"{what} has dtype {array.dtype}; it must be float32 or float64 (cast it before the call)")
     return array
@@ -40,6 +44,11 @@ def expand_left(t: Scalars, x: Num[Array, "..."]) -> Float[Array, "..."]:
             "it must be a scalar or one value per example, [B]"
         )
     return t.reshape(t.shape + (1,) * (x.ndim - 1))
+
+
+def concrete(value: Any) -> bool:
+    """Whether a value is known now, so that it can be checked; inside jit an argument is not."""
+    return not isinstance(value, jax.core.Tracer)
 
 
 def compute_dtype(*dtypes: np.dtype) -> np.dtype:

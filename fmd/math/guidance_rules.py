@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fmd.math.broadcasting import Number, Scalars, as_float, expand_left, weighted_sum
+from fmd.math.broadcasting import Number, Scalars, as_float, concrete, expand_left, weighted_sum
 from fmd.math.registry import build
-from fmd.math.schedules import Schedule
+from fmd.math.schedules import Schedule, linear
 
 Batch = Float[Array, "b ..."]
 Rule = Callable[[Batch, Batch, Batch, Scalars], Batch]
@@ -41,7 +41,8 @@ class Guidance:
         return int(self.needs_null) + int(self.needs_cond)
 
     def __call__(self, v_null: Batch, v_cond: Batch, x: Batch, t: Scalars) -> Batch:
-        """The guided velocity [B, ...], in the dtype of v_cond."""
+        """The guided velocity [B, ...], in the dtype of v_cond. ValueError where t is neither a scalar nor [B]."""
+        expand_left(t, v_cond)  # most rules do not read t, and would not notice
         return self.rule(v_null, v_cond, x, t)
 
 
@@ -87,13 +88,17 @@ def cfg_zero_star(weight: Scalars = 1.0, zero_until: Number = 0.04) -> Guidance:
     return Guidance("cfg_zero_star", weight, rule, _jumps((zero_until,)), needs_null=needs_null)
 
 
-def apg(weight: Scalars = 1.0, eta: Number = 0.0, norm_threshold: Number = math.inf, *, schedule: Schedule) -> Guidance:
+def apg(
+    weight: Scalars = 1.0, eta: Number = 0.0, norm_threshold: Number = math.inf, *, schedule: Schedule | None = None
+) -> Guidance:
     """Adaptive projected guidance in data space (2410.02416): of d = X1_cond - X1_null, the part along X1_cond, which
     oversaturates, is multiplied by eta, and |d| is limited to norm_threshold. eta = 1 without a limit is cfg.
 
     Data differs from velocity by the positive factor sigma/D, so the rule is applied to velocities: nothing is divided
-    by sigma. The paper's momentum is `apg_momentum_step`.
+    by sigma. `schedule` is the one trained along, "linear" where none is given. The paper's momentum is
+    `apg_momentum_step`.
     """
+    schedule = linear() if schedule is None else schedule
     _check_weight(weight)
     _check_apg(eta, norm_threshold)
 
@@ -153,8 +158,8 @@ RULES: dict[str, Callable[..., Guidance]] = {f.__name__: f for f in (cfg, cfg_ze
 
 
 def _check_weight(weight: Scalars) -> None:
-    """ValueError where a concrete (Python or NumPy) weight is NaN or infinite; a traced one cannot be looked at."""
-    if isinstance(weight, (int, float, np.ndarray, np.generic)) and not np.all(np.isfinite(weight)):
+    """ValueError where a weight is NaN or infinite; a traced one cannot be looked at."""
+    if concrete(weight) and not np.all(np.isfinite(weight)):
         raise ValueError(f"guidance weight is {weight}; it must be finite")
 
 

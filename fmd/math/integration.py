@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fmd.math import solvers
+from fmd.math.broadcasting import concrete
 
 Field = Callable[[Any, Any, Any], Any]
 Time = int | float | np.floating | Float[Array, ""]
@@ -145,11 +146,6 @@ def save_at(times: Times | None, ends: tuple[Time, Time], dtype: Any) -> diffrax
                 )
         at_times = diffrax.SubSaveAt(ts=jnp.asarray(times, dtype))
     return diffrax.SaveAt(subs=(diffrax.SubSaveAt(t1=True), at_times), controller_state=True)
-
-
-def concrete(value: Any) -> bool:
-    """Whether a value is known now, so that it can be checked; inside jit an argument is not."""
-    return not isinstance(value, jax.core.Tracer)
 
 
 def _as_array(times: Times | None, dtype: Any) -> Float[Array, " times"] | None:

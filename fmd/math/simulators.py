@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fmd.math import integration, odes, sdes, solvers
-from fmd.math.broadcasting import Scalars
+from fmd.math.broadcasting import Scalars, concrete
 from fmd.math.integration import Field, Solution, Time, Times
 from fmd.math.schedules import Schedule
 
@@ -138,18 +138,18 @@ def solve_sde(
     if solver not in SDE_SOLVERS:
         raise ValueError(f"unknown SDE solver {solver!r}; known: {', '.join(SDE_SOLVERS)}")
     odes.check_noise(noise)
-    if integration.concrete(scale) and not bool(np.all(np.isfinite(scale)) and np.all(np.asarray(scale) >= 0)):
+    if concrete(scale) and not bool(np.all(np.isfinite(scale)) and np.all(np.asarray(scale) >= 0)):
         raise ValueError(f"scale={scale} must be finite and not negative")
     integration.check_end_epsilon(end_epsilon)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     x0, dtype = integration.at_least_float32(x0)
     knots = integration.make_knots(grid, steps, t0, t1, dtype)
     ends = (grid[0], grid[-1]) if grid is not None else (t0, t1)
-    if all(map(integration.concrete, ends)) and not ends[0] < ends[1]:
+    if all(map(concrete, ends)) and not ends[0] < ends[1]:
         raise ValueError(f"an SDE runs from noise to data: t0={ends[0]} must be below t1={ends[1]}")
 
     clean = jax.tree_util.Partial(_evaluate, field, end_epsilon)
-    if integration.concrete(scale) and not np.any(scale):
+    if concrete(scale) and not np.any(scale):
         term: diffrax.AbstractTerm = diffrax.ODETerm(clean)
     else:
         dynamics = jax.tree_util.Partial(odes.with_noise, clean, schedule, noise, scale, knots)

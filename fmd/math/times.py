@@ -16,16 +16,17 @@ A sampling grid (`grid`) is an increasing sequence of steps + 1 times from t0 to
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key
 
-from fmd.math.broadcasting import Number, Scalars, as_float
+from fmd.math.broadcasting import Number, Scalars, as_float, concrete
 from fmd.math.registry import build
 from fmd.math.schedules import Schedule
 
@@ -46,8 +47,9 @@ class TimeSampler:
     clip: Number = 0.0
     stratified: bool = False
 
-    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Times:
-        """Times of this shape, numbered in row-major order as examples 0, 1, ... of one batch."""
+    def __call__(self, key: Key[Array, ""], shape: int | np.integer | Sequence[int]) -> Times:
+        """Times of this shape (an integer is one axis), numbered row by row as examples 0, 1, ... of one batch."""
+        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
         total = math.prod(shape)
         return draw(self, key, jnp.arange(total), total).reshape(shape)
 
@@ -78,13 +80,14 @@ def draw(sampler: TimeSampler, key: Key[Array, ""], index: Int[Array, " b"], tot
     return sampler.from_uniform((index.astype(jnp.float32) + u) / total if sampler.stratified else u)
 
 
-def shift(t: Scalars, factor: Number) -> Times:
+def shift(t: Scalars, factor: Scalars) -> Times:
     """t / (t + factor (1 - t)), the resolution-dependent shift of 2403.03206; adds -2 log(factor) to a linear log-SNR.
 
-    factor > 1 moves times towards the noise. The inverse is 1 / factor; ValueError unless factor is positive.
+    factor > 1 moves times towards the noise. The inverse is 1 / factor. ValueError unless factor, where it is known and
+    not traced, is positive and finite.
     """
-    if not factor > 0.0:
-        raise ValueError(f"time shift is {factor}; it must be positive")
+    if concrete(factor) and not (np.all(np.isfinite(factor)) and np.all(np.asarray(factor) > 0.0)):
+        raise ValueError(f"time shift is {factor}; it must be positive and finite")
     t = as_float(t)
     return t / (t + factor * (1.0 - t))
 

@@ -303,6 +303,7 @@ def test_autoguidance_extrapolates_from_the_weak_model(weight, calls):
         ("cfg", {"scale": 2.0}, "takes: weight, interval"),
         ("cfg", {"weight": math.nan}, "weight is nan"),
         ("cfg", {"weight": np.asarray([1.0, math.nan])}, "must be finite"),
+        ("cfg", {"weight": jnp.asarray([1.0, math.nan])}, "must be finite"),
         ("cfg", {"weight": math.inf}, "weight is inf"),
         ("cfg", {"interval": (0.7, 0.3)}, r"\(0.7, 0.3\); the first edge must be below"),
         ("cfg", {"interval": (0.3, math.nan)}, "below the second"),
@@ -314,7 +315,6 @@ def test_autoguidance_extrapolates_from_the_weak_model(weight, calls):
         ("cfg", {"schedule": "linear"}, "schedule is 'linear'; it must be Schedule or None"),
         ("cfg_zero_star", {"zero_until": "a"}, "zero_until is 'a'; it must be a number"),
         ("cfg_zero_star", {"zero_until": 1.0}, "zero_until is 1.0"),
-        ("apg", {"weight": 2.0}, "missing a required argument: 'schedule'"),
         ("apg", {"schedule": LINEAR, "norm_threshold": 0.0}, "norm_threshold is 0.0"),
         ("apg", {"schedule": LINEAR, "eta": math.nan}, "eta is nan"),
         ("rescale", {"phi": 1.5}, "phi is 1.5"),
@@ -325,6 +325,24 @@ def test_wrong_values_are_one_clear_line(name, params, says):
     with pytest.raises(ValueError, match=says) as error:
         guidance.get(name, **params)
     assert "\n" not in str(error.value)
+
+
+@every_rule
+def test_times_of_the_wrong_shape_are_refused_by_rules_that_do_not_read_them_too(name, params):
+    with pytest.raises(ValueError, match="one value per example"):
+        guidance.get(name, weight=2.0, **params)(*predictions(), jnp.zeros(3))
+
+
+def test_integer_weights_one_per_example(x64):
+    v_null, v_cond, x = predictions()
+    v = guidance.get("cfg", weight=jnp.arange(4))(v_null, v_cond, x, 0)
+    np.testing.assert_allclose(v, v_null + np.arange(4.0).reshape(4, 1, 1, 1) * (v_cond - v_null), atol=1e-13)
+
+
+def test_apg_without_a_schedule_is_that_of_the_linear_path():
+    options = {"weight": 3.0, "norm_threshold": 0.5}
+    stated = guidance.get("apg", **options, schedule=LINEAR)(*predictions(), 0.4)
+    np.testing.assert_array_equal(guidance.get("apg", **options)(*predictions(), 0.4), stated)
 
 
 def test_a_weight_of_the_wrong_shape_is_refused():

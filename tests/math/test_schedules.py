@@ -222,6 +222,13 @@ def test_times_narrower_than_float32_are_refused():
         schedules.get("linear").inverse_log_snr(jnp.asarray(1.0, jnp.float16))
 
 
+def test_integer_times_are_the_ends():
+    for t in (0, np.int64(0), jnp.asarray([0, 1]), np.asarray([0, 1])):
+        alpha = schedules.get("linear").alpha(t)
+        assert alpha.dtype == jnp.float32
+        np.testing.assert_array_equal(alpha, t)
+
+
 def test_python_floats_take_the_precision_of_their_partner(x64):
     sigma = schedules.get("vp").sigma(0.25)
     assert (jnp.ones(3, jnp.float32) * sigma).dtype == jnp.float32

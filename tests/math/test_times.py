@@ -121,6 +121,18 @@ def test_shift_acts_on_the_quantile(name):
     np.testing.assert_allclose(shifted, times.shift(times.get(name).from_uniform(u), 3.0), rtol=1e-6)
 
 
+@every_name
+def test_an_integer_is_a_shape_of_one_axis(name):
+    draw, key = times.get(name), jax.random.key(0)
+    for shape in (5, np.int64(5), [5]):
+        np.testing.assert_array_equal(draw(key, shape), draw(key, (5,)))
+
+
+def test_shift_by_a_traced_factor():
+    value, slope = jax.jit(jax.value_and_grad(lambda factor: times.shift(0.25, factor)))(3.0)
+    np.testing.assert_allclose([value, slope], [0.1, -0.25 * 0.75 / 2.5**2], rtol=1e-6)
+
+
 def test_shift_laws(x64):
     t = jnp.linspace(0.0, 1.0, 21)
     np.testing.assert_allclose(times.shift(times.shift(t, 3.0), 1 / 3.0), t, atol=1e-14)
@@ -185,6 +197,7 @@ def test_a_grid_can_be_made_while_tracing():
         (lambda: times.get("uniform", stratified="no"), "stratified is 'no'; it must be True or False"),
         (lambda: times.grid("shifted", 5, factor="3"), "factor is '3'; it must be a number"),
         (lambda: times.shift(0.5, -1.0), "time shift is -1.0"),
+        (lambda: times.shift(0.5, math.inf), "time shift is inf"),
         (lambda: times.grid("uniform", 0), "steps is 0"),
         (lambda: times.grid("uniform", 5, t0=1.0, t1=0.0), "t0=1.0 to t1=0.0"),
         (lambda: times.grid("log", 5), "unknown time grid 'log'"),
