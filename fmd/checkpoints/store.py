@@ -44,13 +44,15 @@ class Store:
         lowest = policies.BestN(get_metric_fn=score, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False)
         keep += [lowest] if keep_best else []
         self._pending: int | None = None
+        if is_main_process():  # what a kill left half written; Orbax would clear it away some time later
+            for half_written in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(half_written)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 best_fn=score if keep_best else None,  # makes Orbax store the scores
                 best_mode="min",
                 preservation_policy=policies.AnyPreservationPolicy(keep),
-                cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
