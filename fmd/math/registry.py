@@ -49,7 +49,7 @@ def _fits(value: Any, wanted: Any) -> bool:
 def _in_words(wanted: Any) -> str:
     args = typing.get_args(wanted)
     if _is_union(wanted):
-        words = [_in_words(arg) for arg in args if not (arg is int and float in args)]
+        words = [_in_words(arg) for arg in args if not (arg in (int, np.integer) and float in args)]
         return " or ".join(dict.fromkeys(words))
     if typing.get_origin(wanted) is tuple:
         return f"({', '.join(map(_in_words, args))})"

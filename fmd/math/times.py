@@ -49,9 +49,9 @@ class TimeSampler:
 
     def __call__(self, key: Key[Array, ""], shape: int | np.integer | Sequence[int]) -> Times:
         """Times of this shape (an integer is one axis), numbered row by row as examples 0, 1, ... of one batch."""
-        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-        total = math.prod(shape)
-        return draw(self, key, jnp.arange(total), total).reshape(shape)
+        sizes = (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape)
+        total = math.prod(sizes)
+        return draw(self, key, jnp.arange(total), total).reshape(sizes)
 
     def from_uniform(self, u: Scalars) -> Times:
         """The times at the uniform numbers u (any shape, float32 or float64); increasing in u."""
