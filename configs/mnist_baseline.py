@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
         # 2x2 pixels become channels, so that all work happens at 14x14 and 7x7.
         "model": {"base_channels": 32, "channel_multipliers": (1, 2), "num_res_blocks": 1, "patch_size": 2,
                   "dtype": "float32"},
-        "train": {"num_steps": 2000, "batch_size": 64, "steps_per_dispatch": 1},
+        "train": {"num_steps": 1500, "batch_size": 64, "steps_per_dispatch": 1},
         "optimizer": {"learning_rate": 1.5e-3, "warmup_steps": 100},
         "ema": {"decays": (0.99,)},
         "checkpoint": {"every": 500},

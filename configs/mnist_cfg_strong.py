@@ -34,10 +34,10 @@ def get_config() -> ConfigDict:
         "model": {"base_channels": 48, "channel_multipliers": (1, 2), "num_res_blocks": 1, "patch_size": 2,
                   "embedding_dim": 192, "attention_resolutions": (), "dropout": 0.0, "dtype": "float32"},
         # Small batches: at this budget the number of steps counts for more than how quiet each one is.
-        "train": {"num_steps": 2400, "batch_size": 64, "label_dropout": 0.1, "steps_per_dispatch": 1},
+        "train": {"num_steps": 2000, "batch_size": 64, "label_dropout": 0.1, "steps_per_dispatch": 1},
         "optimizer": {"learning_rate": 1.5e-3, "warmup_steps": 100},
         "ema": {"decays": (0.995,)},
-        "checkpoint": {"every": 600},
-        "log": {"eval_every": 600, "samples_every": 600},
+        "checkpoint": {"every": 500},
+        "log": {"eval_every": 500, "samples_every": 500},
     }  # fmt: skip
     return config
