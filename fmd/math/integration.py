@@ -94,11 +94,24 @@ def adaptive(term, x0, args, method, controller, ends, times, max_steps, dtype, 
         )
         return *_unpack(solution), solvers.evaluations(solution), diffrax.is_successful(solution.result)
 
-    batches_of_one = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 1), (x0, args))
-    final, trajectory, evaluations, reached = jax.vmap(one)(*batches_of_one)
+    batch = jax.tree.leaves(x0)[0].shape[0]
+    axes = jax.tree.map(lambda leaf: _axis_of_examples(leaf, batch), args)
+    batches_of_one = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 1) if jnp.ndim(leaf) else leaf, (x0, args))
+    final, trajectory, evaluations, reached = jax.vmap(one, in_axes=(0, axes))(*batches_of_one)
     final = jax.tree.map(lambda x: jnp.squeeze(x, 1), final)
     trajectory = jax.tree.map(lambda x: jnp.moveaxis(jnp.squeeze(x, 2), 1, 0), trajectory)
     return Solution(final, trajectory, _as_array(times, dtype), evaluations, reached & _finite(final))
+
+
+def _axis_of_examples(leaf: Any, batch: int) -> int | None:
+    """Where `jax.vmap` finds the examples in a leaf of args: first, or nowhere in a scalar."""
+    shape = jnp.shape(leaf)
+    if shape and shape[0] != batch:
+        raise ValueError(
+            f"args holds shape {shape} for a batch of {batch}: an adaptive solver needs scalars or one slice per "
+            "example; let the field close over what all examples share"
+        )
+    return 0 if shape else None
 
 
 def make_knots(grid: Times | None, steps: int, t0: Time, t1: Time, dtype: Any) -> Float[Array, " knots"]:

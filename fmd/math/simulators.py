@@ -53,12 +53,13 @@ def solve_ode(
                  "tsit5", "dopri5", "dopri8", "bosh3"
     steps        steps of a fixed grid, spread evenly over [t0, t1]; an adaptive solver does not use it
     grid         [steps + 1] times for a fixed grid instead of `steps`, `t0` and `t1`
-    rtol, atol   adaptive only, 1e-5 each by default; float32 allows rtol >= 1e-6
+    rtol, atol   adaptive only; by default 1e-5 each in float32 (which allows rtol >= 1e-6) and 1e-8 in float64
     times        [T] times in the direction of the solve at which the trajectory is wanted, interpolated between
                  steps with the solver's own polynomial. Diffrax checks them in a host callback, so a program that
                  saves a trajectory cannot be exported; one without can, for cpu, cuda and tpu at once
-    args         handed to the field. For an adaptive solver each leaf needs a leading batch axis: an example is
-                 solved with its own slice, as a batch of one
+    args         handed to the field. An adaptive solver solves each example with its own slice of every leaf, as a
+                 batch of one: leaves are scalars, the same for all, or have the batch axis first. Let the field
+                 close over anything else
     jump_ts      adaptive only: times where the field jumps (edges of a guidance interval); the solver stops before
                  and starts after each of them instead of hunting for it. With a fixed grid put them into `grid`
     end_epsilon  the field is called with t clipped to [end_epsilon, 1 - end_epsilon]: for fields that are 0/0 or
@@ -89,8 +90,9 @@ def solve_ode(
     integration.check_interval(t0, t1)
     if max_steps < 1:
         raise ValueError(f"max_steps={max_steps} must be at least 1")
-    rtol = solvers.check_tolerance("rtol", 1e-5 if rtol is None else rtol, dtype, 8 * float(jnp.finfo(dtype).eps))
-    atol = solvers.check_tolerance("atol", 1e-5 if atol is None else atol, dtype, 0.0)
+    default = 1e-5 if dtype == jnp.float32 else 1e-8
+    rtol = solvers.check_tolerance("rtol", default if rtol is None else rtol, dtype, 8 * float(jnp.finfo(dtype).eps))
+    atol = solvers.check_tolerance("atol", default if atol is None else atol, dtype, 0.0)
     controller = solvers.adaptive_controller(solver, rtol, atol, np.asarray(sorted(jump_ts), dtype))
     method = solvers.ADAPTIVE[solver]()
     return integration.adaptive(term, x0, args, method, controller, (t0, t1), times, max_steps, dtype, adjoint)
@@ -165,4 +167,12 @@ def _evaluate(field: Field, end_epsilon: float, t: Any, x: Any, args: Any) -> An
     """The field as Diffrax calls it: kept off the singular ends, its value in the dtype of the state."""
     if end_epsilon:
         t = jnp.clip(t, end_epsilon, 1 - end_epsilon)
-    return jax.tree.map(lambda v, leaf: v.astype(leaf.dtype), field(t, x, args), x)
+    return jax.tree.map(_as_state, field(t, x, args), x)
+
+
+def _as_state(v: Any, state: Any) -> Any:
+    """The derivative `v` with the dtype of the state; only a number may stand for an array of another shape."""
+    v = jnp.asarray(v, state.dtype)
+    if v.ndim and v.shape != state.shape:
+        raise ValueError(f"the field returned shape {v.shape} for x of shape {state.shape}; they must be equal")
+    return jnp.broadcast_to(v, state.shape)

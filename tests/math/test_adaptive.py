@@ -65,3 +65,33 @@ def test_failure_is_reported_per_example(solver):
 def test_max_steps_reached_is_a_failure():
     solution = solve(lambda t, x, args: 50 * jnp.cos(50 * t) + 0 * x, jnp.zeros((1, 1)), solver="tsit5", max_steps=5)
     assert not bool(solution.success[0])
+
+
+def test_scalars_in_args_are_shared_and_may_be_differentiated():
+    def final(rate):
+        return solve(lambda t, x, args: args["rate"] * args["power"] * x, jnp.ones((3, 2)), solver="tsit5",
+                     args={"rate": rate, "power": 2}).x  # fmt: skip
+
+    np.testing.assert_allclose(final(0.25), np.full((3, 2), np.exp(0.5)), rtol=1e-4)
+    slope = jax.grad(lambda rate: final(rate).mean())(jnp.asarray(0.25))
+    np.testing.assert_allclose(slope, 2 * np.exp(0.5), rtol=1e-4)
+
+
+def test_an_array_in_args_without_the_batch_axis_is_refused():
+    with pytest.raises(ValueError, match=r"args holds shape \(2, 2\) for a batch of 3"):
+        solve(lambda t, x, args: x @ args, jnp.ones((3, 2)), solver="dopri5", args=jnp.eye(2))
+
+
+def test_default_tolerances_follow_the_dtype(x64):
+    """float64 is for exact answers; in float32 the same wish would only reject steps."""
+    for dtype, error in ((jnp.float32, 1e-4), (jnp.float64, 1e-7)):
+        x = solve(lambda t, x, args: -x, jnp.ones((1, 1), dtype), solver="dopri5").x
+        np.testing.assert_allclose(x, np.full((1, 1), np.exp(-1.0)), rtol=error)
+
+
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
+def test_a_field_may_return_a_number_but_not_another_shape(solver):
+    x = solve(lambda t, x, args: 2, jnp.zeros((3, 2)), solver=solver).x
+    np.testing.assert_allclose(x, np.full((3, 2), 2.0), rtol=1e-6)
+    with pytest.raises(ValueError, match="the field returned shape"):
+        solve(lambda t, x, args: x[:, :1], jnp.zeros((3, 2)), solver=solver)
