@@ -12,7 +12,7 @@ where it need not:
 
     name            g^2             g^2/2 S                    singular
     sigma           2 k sigma       -k E0                      nowhere
-    sigma_squared   2 k sigma^2     -k sigma E0                nowhere
+    quadratic       2 k sigma^2     -k sigma E0                nowhere
     memoryless      2 k sigma D/a   k (v - (alpha'/alpha) x)   t = 0 where alpha(0) = 0
     constant        2 k             -k E0 / sigma              t = 1 where sigma(1) = 0
 
@@ -38,7 +38,7 @@ Noise = Callable[[Coefficients], tuple[Any, Any, Any]]
 
 NOISES: Mapping[str, Noise] = MappingProxyType({  # name: (g^2, c_x, c_v), each per unit of k
     "sigma": lambda c: (2 * c.sigma, -c.noise_x, -c.noise_v),
-    "sigma_squared": lambda c: (2 * c.sigma**2, -c.sigma * c.noise_x, -c.sigma * c.noise_v),
+    "quadratic": lambda c: (2 * c.sigma**2, -c.sigma * c.noise_x, -c.sigma * c.noise_v),
     "memoryless": lambda c: (c.memoryless, -c.d_alpha / c.alpha, jnp.ones_like(c.alpha)),
     "constant": lambda c: (2 * jnp.ones_like(c.sigma), -c.noise_x / c.sigma, -c.noise_v / c.sigma),
 })  # fmt: skip

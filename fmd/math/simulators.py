@@ -123,7 +123,7 @@ def solve_sde(
     field, x0, times, args, grid, end_epsilon, adjoint   as in `solve_ode`; x0 is one array
     key          typed key; the noise of example i is a function of (key, indices[i], step)
     schedule     the schedule that the field was trained along: it turns the velocity into the score
-    noise        "sigma" (g^2 = 2 k sigma), "sigma_squared" (2 k sigma^2), "memoryless", "constant" (2 k): see
+    noise        "sigma" (g^2 = 2 k sigma), "quadratic" (2 k sigma^2), "memoryless", "constant" (2 k): see
                  `fmd.math.odes`. The latter two are singular at an end: their table is read no closer to it than
                  the neighbouring knot
     scale        k >= 0, a scalar or [B]; a known 0 gives `solve_ode` with "euler" or "heun", bit for bit

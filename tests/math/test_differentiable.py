@@ -73,7 +73,7 @@ def test_gradient_through_the_noisy_flow(solver):
     @jax.value_and_grad
     def end(inputs):
         x0, scale = inputs
-        options = {"schedule": schedule, "noise": "sigma_squared", "scale": scale, "steps": 20, "solver": solver}
+        options = {"schedule": schedule, "noise": "quadratic", "scale": scale, "steps": 20, "solver": solver}
         return solve_sde(lambda t, x, args: -x, x0, jax.random.key(0), **options).x.sum()
 
     x0 = jnp.array([[1.0], [2.0]])

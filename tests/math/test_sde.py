@@ -29,8 +29,7 @@ def coefficients(noise, scale, t, knots):
     at = np.clip(t, knots[1], knots[-2]) if noise in ("memoryless", "constant") else min(t, 1 - 1e-12)
     s = 1 - at
     g_squared = (
-        scale
-        * {"sigma": 2 * s, "sigma_squared": 2 * s**2, "constant": 2.0, "memoryless": 2 * s / max(at, 1e-12)}[noise]
+        scale * {"sigma": 2 * s, "quadratic": 2 * s**2, "constant": 2.0, "memoryless": 2 * s / max(at, 1e-12)}[noise]
     )
     return v - g_squared / 2 / s * (1 - at * v), g_squared
 
@@ -71,7 +70,7 @@ def test_marginal_of_the_discrete_scheme(noise, solver):
     assert abs(np.mean((x - x.mean()) ** 4) / x.var() ** 2 - 3) < 5 * np.sqrt(24 / count)
 
 
-@pytest.mark.parametrize("noise", ["sigma", "sigma_squared", "memoryless"])
+@pytest.mark.parametrize("noise", ["sigma", "quadratic", "memoryless"])
 def test_marginal_tends_to_the_data(noise):
     variance, covariance = recursion(noise, 1.0, 4000, "euler_maruyama")
     assert abs(np.sqrt(variance) - STD) < 2e-3
@@ -95,7 +94,7 @@ def test_added_drift_is_half_g_squared_times_the_score(name, noise):
         c = schedule.at(t)
         rates = {
             "sigma": 1.6 * c.sigma,
-            "sigma_squared": 1.6 * c.sigma**2,
+            "quadratic": 1.6 * c.sigma**2,
             "constant": 1.6,
             "memoryless": 1.6 * c.sigma * (c.d_alpha * c.sigma - c.alpha * c.d_sigma) / c.alpha,
         }
@@ -173,7 +172,7 @@ def test_export_with_symbolic_batch():
     ("options", "message"),
     [
         ({"independent": False}, "independent pairs: use solve_ode"),
-        ({"noise": "pink"}, "unknown noise 'pink'.*sigma_squared"),
+        ({"noise": "pink"}, "unknown noise 'pink'.*quadratic"),
         ({"solver": "tsit5"}, "unknown SDE solver 'tsit5'.*euler_maruyama"),
         ({"scale": -1.0}, "scale=-1.0"),
         ({"scale": float("nan")}, "scale=nan"),
