@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import flags
+from toys import quick_compilation
 
 from fmd import main
 from fmd.checkpoints.facts import write_facts
@@ -30,11 +31,19 @@ TINY = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """What is compiled for one test serves the others, and is compiled quickly, in this process and those it starts."""
+    with pytest.MonkeyPatch.context() as patch, quick_compilation():
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def fmd(monkeypatch, capfd, tmp_path):
     """Runs the command line in this process, in an empty folder; returns (exit code, what it said on stderr)."""
     monkeypatch.setenv("FMD_HUGE_PAGES", "0")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments):
@@ -54,7 +63,7 @@ def fmd(monkeypatch, capfd, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, quick):
     """The workdir of a tiny finished run."""
     workdir = tmp_path_factory.mktemp("main") / "run"
     subprocess.run([sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"], check=True, capture_output=True)
