@@ -1,5 +1,6 @@
 """One function per mode of the command line. Each takes the parsed flags and does one thing."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from absl import logging
 
 from fmd import config as configs
 from fmd import config_files, data
+from fmd.evaluation import evaluator, sweep
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
 from fmd.models.registry import import_user_modules
@@ -72,7 +74,7 @@ def sample(flags: Any, overrides: Overrides) -> None:
         raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
     process.use_compilation_cache()
     sampler = samplers.load(flags.checkpoint, which=flags.average)
-    labels = parse_labels(flags.label, flags.n_samples, sampler.num_classes)
+    labels = parse_labels(flags.label, flags.n_samples or 64, sampler.num_classes)
     drawn = sampler.sample(
         labels, jax.random.key(flags.seed), weight=flags.weight, solver=flags.solver, steps=flags.steps
     )
@@ -106,24 +108,36 @@ def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
 
 
 def evaluate(flags: Any, overrides: Overrides) -> None:
-    """Writes eval.json beside the checkpoint: the loss on the whole test split."""
+    """Judges samples of a model against real images: eval.json beside the checkpoint, or a sweep over one setting."""
     process.need(flags, "checkpoint", "eval needs --checkpoint: a workdir, one step inside it, or an export")
+    checkpoint = Path(flags.checkpoint)
+    request = evaluator.Request(
+        n_samples=flags.n_samples or evaluator.Request.n_samples,
+        references=tuple(flags.reference.split(",")),
+        features=flags.features,
+        weight=flags.weight,
+        solver=flags.solver,
+        steps=flags.steps,
+        seed=flags.seed,
+        bits_per_dim=flags.bits_per_dim,
+    )
+    sweeping = sweep.parse(flags.sweep) if flags.sweep else None
     process.use_compilation_cache()
-    sampler = samplers.load(flags.checkpoint, which=flags.average)
+    sampler = samplers.load(checkpoint, which=flags.average)
     config = sampler.facts["config"]
     dataset = data.load(config["data"]["source"], **config["data"]["params"])
-    if dataset.image_shape != sampler.image_shape or dataset.num_classes != sampler.num_classes:
-        raise ValueError(
-            f"the model is for {sampler.image_shape} images of {sampler.num_classes} classes, but the data set now "
-            f"has {dataset.image_shape} and {dataset.num_classes}; restore the data it was trained on"
-        )
-    measure = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
-    figures = {**measure(sampler.params), "examples": len(dataset.test), "step": sampler.facts["step"]}
-    outfile = Path(flags.checkpoint) / "eval.json"
-    write_json(outfile, figures)
-    for key, value in figures.items():
-        print(f"{key:>16}  {value:.6g}")
-    logging.info("written to %s", outfile)
+    folder = checkpoint / ".eval"
+    if sweeping:
+        kind, values = sweeping
+        rows = sweep.run(checkpoint, sampler, dataset, request, kind, values, folder=folder)
+        written = sweep.save(checkpoint, kind, rows, evaluator.settings_of(sampler, request))
+        logging.info("written to %s", " and ".join(map(str, written)))
+    else:
+        result = evaluator.evaluate(sampler, dataset, request, folder=folder)
+        write_json(checkpoint / "eval.json", result)
+        print(evaluator.table(result))
+        logging.info("written to %s", checkpoint / "eval.json")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def export_model(flags: Any, overrides: Overrides) -> None:
