@@ -212,7 +212,7 @@ def test_a_tensor_that_does_not_fit_its_storage_is_refused(tmp_path, form, tenso
         (b"\x80\x02K\x03.", "a int where a dict is expected"),
         (state(a=b"ctorch._utils\n_rebuild_tensor_v2\n)\x81"), "'a' holds a Tensor where"),  # made without being called
         # The stand-ins cannot be given attributes or turned into something else.
-        (state(a=b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("x") + number(1) + b"sb"), "__setstate__"),
+        (state(a=b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("x") + number(1) + b"sb"), "missing|__setstate__"),
         (state(a=b"ctorch._utils\n_rebuild_tensor_v2\n)\x81}" + text("x") + number(1) + b"sb"), "changes a tensor"),
         (state(a=b"ctorch\nFloatStorage\n}" + text("x") + number(1) + b"sb"), "attribute"),
         (state(a=b"ctorch\nFloatStorage\n)R"), "not callable"),
