@@ -7,14 +7,15 @@ PyTorch is no dependency of fmd; install it beside fmd and run:
     peers/bin/python experiments/inception/compare_with_pytorch_fid.py [--weights=pt_inception-2015-12-05-6726825d.pth]
 
 (A CPU wheel of PyTorch is enough; the default one for Linux brings CUDA.) Without --weights both sides get random
-weights and random batch-norm statistics: every layer, the pools and the resizing matter as much as with the published
-ones. The state dict is saved in both forms of torch.save; both must come out of `read_state_dict` bit by bit as they
-went in.
+weights and random batch-norm statistics from `hashed_weights.py`: every layer, the pools and the resizing matter as
+much as with the published ones. The state dict is saved in both forms of torch.save; both must come out of
+`read_state_dict` bit by bit as they went in.
 
 A difference is the largest one divided by the largest value. The features of a random network differ little between
 images, so each row also shows how much: "spread" is the largest difference between the features of two images in the
 same measure, and "torchvision" what torchvision's own pools (padding counted, an average in the last block) would give.
-The result is `compare_with_pytorch_fid.json` beside this file.
+The result is `compare_with_pytorch_fid.json` beside this file; with --weights `compare_with_published_weights.json`.
+"reference" in it are some of pytorch-fid's own numbers for the first image of the first size, which a test compares.
 """
 
 import argparse
@@ -36,6 +37,8 @@ except RuntimeError:  # its wheel is for CUDA and PyTorch's is not: operators th
         torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
     import torchvision
 import pytorch_fid.inception
+from hashed_weights import images as hashed_images
+from hashed_weights import parameter
 
 from fmd.evaluation import inception
 from fmd.evaluation.torch_file import read_state_dict
@@ -45,30 +48,18 @@ BATCH = 4
 LIMIT = 1e-4
 
 
-def random_state(network, seed=0):
-    """Weights that keep the size of activations from layer to layer, and statistics unlike the initial 0 and 1."""
-    source = torch.Generator().manual_seed(seed)
-
-    def between(low, high, like):
-        return low + (high - low) * torch.rand(like.shape, generator=source)
-
-    state = network.state_dict()
-    for name, value in state.items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        if value.ndim > 1:
-            state[name] = torch.randn(value.shape, generator=source) * (2.0 / value[0].numel()) ** 0.5
-        elif name.endswith("running_var") or name.endswith("bn.weight"):
-            state[name] = between(0.5, 1.5, value)
-        else:
-            state[name] = between(-0.3, 0.3, value)
-    return state
+def hashed_state(network):
+    """A state dict of the network with the parameters of `hashed_weights`."""
+    return {
+        name: value if name.endswith("num_batches_tracked") else torch.from_numpy(parameter(name, tuple(value.shape)))
+        for name, value in network.state_dict().items()
+    }
 
 
 def networks(weights):
     """pytorch-fid's network and torchvision's, with the same weights, and these as a state dict."""
     plain = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
-    state = torch.load(weights) if weights else random_state(plain)
+    state = torch.load(weights) if weights else hashed_state(plain)
     with mock.patch.object(pytorch_fid.inception, "load_state_dict_from_url", return_value=state):
         network = pytorch_fid.inception.InceptionV3([3]).eval()  # resizes and scales what it is given, as for FID
         full = pytorch_fid.inception.fid_inception_v3().eval()
@@ -117,7 +108,7 @@ def compare(weights):
     apply = jax.jit(inception.InceptionV3().apply)  # apart from the resizing: compiled once for all sizes
     rows = {}
     for shape in SHAPES:
-        images = np.random.default_rng(shape[0]).integers(0, 256, (BATCH, *shape), dtype=np.uint8)
+        images = hashed_images(BATCH, shape)
         x = inception.preprocess(images)
         features, logits = apply(variables, x)
         their_features, their_logits, their_x, unpatched = theirs(network, full, plain, images)
@@ -128,7 +119,9 @@ def compare(weights):
             "spread": difference(their_features[1:], their_features[:-1]),
             "torchvision": difference(features, unpatched),
         }
-    return rows
+        if shape == SHAPES[0]:
+            reference = {"features": their_features[0, ::128].tolist(), "logits": their_logits[0, ::63].tolist()}
+    return rows, reference
 
 
 def main():
@@ -136,7 +129,7 @@ def main():
     parser.add_argument("--weights", help="the published file; default: random weights")
     arguments = parser.parse_args()
     with torch.no_grad():
-        rows = compare(arguments.weights)
+        rows, reference = compare(arguments.weights)
     worst = {what: max(row[what] for row in rows.values()) for what in ("features", "logits")}
     result = {
         "versions": {
@@ -144,12 +137,15 @@ def main():
             **{name: version(name) for name in ("jax", "flax", "numpy", "torch", "torchvision", "pytorch-fid")},
         },
         "device": jax.devices()[0].device_kind,
-        "weights": pathlib.Path(arguments.weights).name if arguments.weights else "random",
+        "weights": pathlib.Path(arguments.weights).name if arguments.weights else "hashed_weights.py",
         "images_per_size": BATCH,
         "largest": worst,
         "relative_differences": rows,
+        "reference": reference,
     }
-    place = pathlib.Path(__file__).with_suffix(".json")
+    place = pathlib.Path(__file__).with_name(
+        "compare_with_published_weights.json" if arguments.weights else "compare_with_pytorch_fid.json"
+    )
     place.write_text(json.dumps(result, indent=1) + "\n")
     columns = list(next(iter(rows.values())))
     print(f"{'images':<10}", *(f"{column:>12}" for column in columns))

@@ -1,13 +1,16 @@
-"""The FID network: shapes, one block of each pool against NumPy, resizing, the published file and where it comes from.
+"""The FID network: blocks against NumPy, all of it against pytorch-fid's numbers, resizing, the file and its ways here.
 
-The whole network is never compiled here (a minute on a CPU): experiments/inception compares it with pytorch-fid's.
+Those numbers, and the weights that they belong to, are in experiments/inception.
 """
 
 import functools
 import hashlib
 import io
+import json
+import runpy
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,8 @@ import pytest
 from fmd.evaluation import inception
 from fmd.evaluation.inception import BlockA, BlockE, inception_features, preprocess
 
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "inception"
+HASHED = runpy.run_path(str(EXPERIMENT / "hashed_weights.py"))
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled to run once
 
 
@@ -146,24 +151,16 @@ def test_other_images_are_refused(shape, dtype):
 
 @pytest.fixture(scope="module")
 def published():
-    """Names and arrays as in the published file; each array repeats one number."""
-    state, rng = {}, np.random.default_rng(0)
-
-    def add(name, *shape):
-        state[name] = np.broadcast_to(np.float32(rng.uniform(0.5, 2.0)), shape)
-
+    """Names and shapes of the published file, with numbers of our own."""
+    shapes = {}
     for module, (*window, inside, outside) in inception._kernel_shapes().items():
         name = ".".join(module)
         if not window:
-            add(f"{name}.weight", outside, inside)
-            add(f"{name}.bias", outside)
+            shapes |= {f"{name}.weight": (outside, inside), f"{name}.bias": (outside,)}
             continue
-        add(f"{name}.conv.weight", outside, inside, *window)
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            add(f"{name}.bn.{part}", outside)
-    state["Conv2d_1a_3x3.conv.weight"] = np.float32(rng.normal(size=(32, 3, 3, 3)))
-    state["fc.weight"] = np.float32(rng.normal(size=(1008, 2048)))
-    return state
+        shapes[f"{name}.conv.weight"] = (outside, inside, *window)
+        shapes |= {f"{name}.bn.{part}": (outside,) for part in ("weight", "bias", "running_mean", "running_var")}
+    return {name: HASHED["parameter"](name, shape) for name, shape in shapes.items()}
 
 
 @pytest.fixture
@@ -177,22 +174,14 @@ def load(monkeypatch):
     return load
 
 
-@pytest.mark.parametrize("counters", [False, True])  # older versions of PyTorch wrote none
-def test_the_published_names_fill_the_tree(shapes, published, load, counters):
-    if counters:
-        published = {**published, "Mixed_5b.branch1x1.bn.num_batches_tracked": np.int64(0)}
-    variables = load(published)
+def test_all_of_it_gives_the_numbers_of_pytorch_fid(shapes, published, load):
+    variables = load({**published, "Mixed_5b.branch1x1.bn.num_batches_tracked": np.int64(0)})  # older files have none
     assert jax.tree.map(lambda a: (a.shape, a.dtype), variables) == jax.tree.map(lambda a: (a.shape, a.dtype), shapes)
-    np.testing.assert_array_equal(variables["params"]["fc"]["kernel"], published["fc.weight"].T)
-
-    # The folded convolution of one window is the normalised one.
-    first = {name.rsplit(".", 1)[1]: a for name, a in published.items() if name.startswith("Conv2d_1a_3x3.bn")}
-    weight, window = published["Conv2d_1a_3x3.conv.weight"], np.random.default_rng(1).normal(size=(3, 3, 3))
-    plain = np.einsum("ochw,hwc->o", weight, window)
-    normal = (plain - first["running_mean"]) / np.sqrt(first["running_var"] + 1e-3) * first["weight"] + first["bias"]
-    ours = variables["params"]["Conv2d_1a_3x3"]
-    folded = np.einsum("hwco,hwc->o", ours["kernel"], window) + ours["bias"]
-    np.testing.assert_allclose(folded, normal, rtol=1e-4, atol=1e-4)
+    features, logits = jit(inception_features)(variables, jnp.asarray(HASHED["images"](1, (28, 28, 1))))
+    reference = json.loads((EXPERIMENT / "compare_with_pytorch_fid.json").read_text())["reference"]
+    for ours, theirs in ((features[0, ::128], reference["features"]), (logits[0, ::63], reference["logits"])):
+        assert len(theirs) == 16
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
 def test_a_file_of_another_network_is_refused(published, load):
