@@ -141,10 +141,12 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
 
 
 def export_model(flags: Any, overrides: Overrides) -> None:
-    """Makes a self-contained folder of the averaged weights and the config."""
+    """Makes a folder that needs nothing of the run: weights, a portable sampler, a model card."""
     process.need(flags, "checkpoint", "export needs --checkpoint: a workdir, or one step inside it")
     process.need(flags, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
-    logging.info("exported to %s", export(flags.checkpoint, flags.out, which=flags.average))
+    process.use_compilation_cache()
+    folder = export(flags.checkpoint, flags.out, which=flags.average)
+    logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
 
 
 MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model}

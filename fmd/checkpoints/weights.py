@@ -1,6 +1,8 @@
 """Weights to sample from: out of a run, one step of it, or an exported folder; and into such a folder."""
 
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from fmd.checkpoints import averages
-from fmd.checkpoints.checksums import CHECKSUMS, damage, digests, first_line, verify
+from fmd.checkpoints.checksums import ALL, CHECKSUMS, damage, digests, first_line, verify
 from fmd.checkpoints.facts import read_facts, write_facts
 from fmd.utils.files import write_json
+
+WEIGHTS = "weights"  # the folder of the arrays in an export
 
 
 def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[str, Any]]:
@@ -32,19 +36,19 @@ def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[
     path = Path(path).absolute()
     if not path.is_dir():
         raise ValueError(f"no checkpoint at {path}; give a workdir, one step inside it, or an exported folder")
-    is_step = path.parent.name == "checkpoints" and path.name.isdigit()
-    facts = read_facts(path.parent.parent if is_step else path)
-    is_export = (path / "weights").is_dir()
-    width = which.removeprefix("std=") if which is not None and which.startswith("std=") and not is_export else None
+    workdir = workdir_of(path)
+    facts = read_facts(workdir)
+    exported = is_export(path)
+    width = which.removeprefix("std=") if which is not None and which.startswith("std=") and not exported else None
     if width is not None:
         _check_width(path, facts, width)
     elif which is not None and which not in facts["averages"]:
         raise ValueError(f"no average {which!r} in {path}; there are {', '.join(facts['averages'])}")
-    if is_step:
+    if workdir != path:
         return _load_step(path, facts, which)
-    if is_export:
+    if exported:
         verify(path)
-        return read_arrays(path / "weights"), facts
+        return read_arrays(path / WEIGHTS), facts
     numbered = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     for step in sorted(numbered, key=lambda p: int(p.name), reverse=True):
         try:
@@ -54,12 +58,43 @@ def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[
     raise ValueError(f"{path} holds no checkpoint that can be read; let the run save one first")
 
 
+def workdir_of(path: Path) -> Path:
+    """The workdir that one step lies in; any other folder is its own."""
+    is_step = path.parent.name == "checkpoints" and path.name.isdigit()
+    return path.parent.parent if is_step else path
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is what `save_weights` leaves."""
+    return (path / WEIGHTS).is_dir()
+
+
 def save_weights(folder: Path, weights: Any, facts: Mapping[str, Any]) -> None:
-    """Writes weights and facts as a self-contained folder that `load_weights` reads; `folder` must be empty."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((Path(folder) / "weights").absolute(), weights)
+    """Makes `folder` one that `load_weights` reads: weights, facts, and checksums of all that is in it by then.
+
+    The same weights give the same bytes: plain Zarr arrays, and none of the identifiers, times and folders that Orbax
+    notes beside them.
+    """
+    target = (Path(folder) / WEIGHTS).absolute()
+    with _quiet(), ocp.PyTreeCheckpointer(use_ocdbt=False) as checkpointer:
+        checkpointer.save(target, weights)
+    (target / "commit_success.txt").unlink(missing_ok=True)  # the name of a temporary folder
+    notes = target / "_CHECKPOINT_METADATA"
+    untimed = {key: None if key.endswith("_nsecs") else value for key, value in json.loads(notes.read_text()).items()}
+    write_json(notes, untimed)
     write_facts(folder, facts)
-    write_json(Path(folder) / CHECKSUMS, digests(Path(folder)))
+    write_json(Path(folder) / CHECKSUMS, digests(Path(folder), ALL))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warning that there is nothing to merge in a format that needs no merging."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _load_step(step: Path, facts: dict[str, Any], which: str | None) -> tuple[Any, dict[str, Any]]:

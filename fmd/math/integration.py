@@ -103,8 +103,11 @@ def adaptive(term, x0, args, method, controller, ends, times, max_steps, dtype, 
     return Solution(final, trajectory, _as_array(times, dtype), evaluations, reached & _finite(final))
 
 
-def _axis_of_examples(leaf: Any, batch: int) -> int | None:
-    """Where `jax.vmap` finds the examples in a leaf of args: first, or nowhere in a scalar."""
+def _axis_of_examples(leaf: Any, batch: Any) -> int | None:
+    """Where `jax.vmap` finds the examples in a leaf of args: first, or nowhere in a scalar.
+
+    `batch` is a number, or a symbol in a program that is exported for any batch size.
+    """
     shape = jnp.shape(leaf)
     if shape and shape[0] != batch:
         raise ValueError(

@@ -6,33 +6,19 @@
 The noise of example i is a function of (key, i), so an image does not depend on how many are drawn with it.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from fmd.checkpoints.weights import load_weights
-from fmd.math import guidance, odes, schedules
-from fmd.math.simulators import solve_ode
-from fmd.math.solvers import ADAPTIVE, check_name
 from fmd.models.registry import build_model, import_user_modules
+from fmd.sampling.program import Samples, Settings, choose, make_program
 from fmd.utils.compile import cpu_compiler_options
 from fmd.utils.distributed import Layout, make_layout, replicate, split_batch
-from fmd.utils.pixels import to_uint8
 from fmd.utils.seed import example_normal
-
-END_EPSILON = 1e-4  # how far inside [0, 1] a model is asked where its schedule is singular at an end
-
-
-class Samples(NamedTuple):
-    """Images with what they cost."""
-
-    images: np.ndarray  # uint8 [N, H, W, C]
-    evaluations: np.ndarray  # int32 [N]: calls of the model on one example, both halves of guidance counted
-    success: np.ndarray  # bool [N]: the solver arrived and every pixel is finite
 
 
 class Sampler:
@@ -52,10 +38,8 @@ class Sampler:
         self.image_shape = tuple(facts["image_shape"])
         self.num_classes = int(facts["num_classes"])
         self.model = model
-        self._config = facts["config"]
-        self._schedule = schedules.get(**self._config["path"]["schedule"])
-        self._programs: dict[Any, Callable[..., Any]] = {}
-        self._settings(None, None, None, None)  # so that a wrong default is refused now, not after the training
+        self._programs: dict[Any, Callable[..., Samples]] = {}
+        choose(facts)  # so that a wrong default is refused now, not after the training
 
     @classmethod
     def from_facts(
@@ -68,15 +52,16 @@ class Sampler:
             model = build_model(config["name"], {**config, "num_classes": facts["num_classes"]})
         return cls(model, params, facts, layout)
 
-    def __call__(self, labels: Any, key: jax.Array, **settings: Any) -> np.ndarray:
+    def __call__(self, labels: Any, key: jax.Array | None = None, **settings: Any) -> np.ndarray:
         """Images uint8 [B, H, W, C]; see `sample` for the settings."""
         return self.sample(labels, key, **settings).images
 
     def sample(
         self,
         labels: Any,
-        key: jax.Array,
+        key: jax.Array | None = None,
         *,
+        noise: Any = None,
         weight: float | None = None,
         rule: Mapping[str, Any] | None = None,
         solver: str | None = None,
@@ -91,6 +76,7 @@ class Sampler:
         Args:
             labels: int [B] in [0, num_classes]; num_classes itself asks for an unconditional image.
             key: a typed key, `jax.random.key(seed)`.
+            noise: standard normal numbers [B, H, W, C] to start from, instead of the key's.
             weight: guidance weight; 1 is conditional, 0 unconditional. Default: the config's.
             rule: another guidance rule than the config's, e.g. {"name": "cfg", "interval": (0.1, 0.8)}.
             solver: a solver of fmd.math.simulators; default: the config's.
@@ -100,49 +86,43 @@ class Sampler:
             params: parameters to use instead of the sampler's own.
 
         Raises:
-            ValueError: for labels outside the classes, a weight that is not finite, guidance on a model trained
-                without label dropout, or an unknown solver or rule.
+            ValueError: for labels outside the classes, noise of another shape, a weight that is not finite, guidance
+                on a model trained without label dropout, or an unknown solver or rule.
         """
         labels = self._check_labels(labels)
-        rule, solver, steps = self._settings(rule, weight, solver, steps)
+        noise = self._check_noise(noise, key, len(labels))
+        settings = choose(self.facts, rule=rule, weight=weight, solver=solver, steps=steps, rtol=rtol, atol=atol)
         params = self.params if params is None else params
 
         batch = _round_up(min(batch_size, len(labels)), self.layout.mesh.size)
-        program = self._program(rule, solver, steps, rtol, atol)
+        program = self._program(settings, given_noise=noise is not None)
         finished = []
         for first in range(0, len(labels), batch):
             index = np.arange(first, first + batch, dtype=np.int32)
-            part = labels[np.minimum(index, len(labels) - 1)]  # the last part is filled up with copies
-            finished.append(program(params, key, *split_batch(self.layout, index, part), np.float32(rule["weight"])))
+            rows = np.minimum(index, len(labels) - 1)  # the last part is filled up with copies
+            source = index if noise is None else noise[rows]
+            split = split_batch(self.layout, source, labels[rows])
+            finished.append(program(params, key, *split, np.float32(settings.rule["weight"])))
         columns = zip(*finished, strict=True)
         return Samples(*(np.concatenate([np.asarray(part) for part in column])[: len(labels)] for column in columns))
 
-    def _program(self, rule: dict[str, Any], solver: str, steps: int, rtol: float | None, atol: float | None) -> Any:
+    def _program(self, settings: Settings, *, given_noise: bool = False) -> Callable[..., Samples]:
         """The compiled sampler for these settings; weights other than exactly 1 and 0 share one."""
-        weight = rule["weight"]
-        static_weight = weight if weight in (0.0, 1.0) else None
-        name = (repr(sorted({**rule, "weight": static_weight}.items())), solver, steps, rtol, atol)
-        if name in self._programs:
-            return self._programs[name]
-        combine_with = _rule_builder(rule, self._schedule)
-        ends = END_EPSILON if self._schedule.singular_times else 0.0
-        options: dict[str, Any] = {"solver": solver, "steps": steps, "rtol": rtol, "atol": atol}
-        options |= {"jump_ts": combine_with(weight).jump_times} if solver in ADAPTIVE else {}
+        weight = settings.rule["weight"]
+        fixed_weight = weight if weight in (0.0, 1.0) else None
+        rule = {**settings.rule, "weight": fixed_weight}
+        name = (repr(sorted(rule.items())), *settings[1:], given_noise)
+        if name not in self._programs:
+            draw = make_program(self.model, self.facts, settings, fixed_weight)
 
-        def run(params: Any, key: jax.Array, index: jax.Array, labels: jax.Array, traced: jax.Array) -> Any:
-            def predict(x: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
-                return self.model.apply({"params": params}, x, t, y, train=False)
+            def run(params: Any, key: Any, source: jax.Array, labels: jax.Array, traced_weight: jax.Array) -> Samples:
+                noise = source if given_noise else example_normal(key, source, self.image_shape)
+                return draw(params, noise, labels, traced_weight)
 
-            velocity = odes.from_model(predict, self._schedule, self._config["path"]["prediction"])
-            combine = combine_with(traced if static_weight is None else static_weight)
-            field = guidance.guided_field(lambda x, t, y: velocity(t, x, y), self.num_classes, combine)
-            x0 = example_normal(key, index, self.image_shape) * self._schedule.prior_std
-            solution = solve_ode(field, x0, args=labels, end_epsilon=ends, **options)
-            return to_uint8(solution.x), solution.evaluations * combine.evaluations, solution.success
-
-        compiled = jax.jit(run, out_shardings=self.layout.replicated, compiler_options=cpu_compiler_options())
-        self._programs[name] = compiled
-        return compiled
+            self._programs[name] = jax.jit(
+                run, out_shardings=self.layout.replicated, compiler_options=cpu_compiler_options()
+            )
+        return self._programs[name]
 
     def _check_labels(self, labels: Any) -> np.ndarray:
         array = np.asarray(labels)
@@ -155,29 +135,17 @@ class Sampler:
             )
         return array.astype(np.int32)
 
-    def _settings(
-        self, rule: Mapping[str, Any] | None, weight: float | None, solver: str | None, steps: int | None
-    ) -> tuple[dict[str, Any], str, int]:
-        """The rule with its weight, the solver and its steps: the given ones, else the config's; checked."""
-        defaults = self._config["sample"]
-        rule = {"name": "cfg", "weight": defaults["guidance"].get("weight", 1.0), **(rule or defaults["guidance"])}
-        rule["weight"] = rule["weight"] if weight is None else weight
-        if isinstance(rule["weight"], str):
-            raise ValueError(f"guidance weight {rule['weight']!r} is not a number; 1 is conditional, 0 unconditional")
-        rule["weight"] = float(rule["weight"])
-        solver = solver or defaults["solver"]
-        steps = defaults["steps"] if steps is None else steps
-        _rule_builder(rule, self._schedule)(rule["weight"])
-        check_name(solver)
-        if steps < 1:
-            raise ValueError(f"steps = {steps}; a solver takes 1 or more")
-        dropout, asked = self._config["train"]["label_dropout"], rule["weight"]
-        if asked != 1.0 and (dropout == 0 or self.num_classes == 0):
+    def _check_noise(self, noise: Any, key: jax.Array | None, count: int) -> np.ndarray | None:
+        if (noise is None) == (key is None):
+            raise ValueError("a sampler starts from a key or from noise: give one of the two")
+        if noise is None:
+            return None
+        array, shape = np.asarray(noise), (count, *self.image_shape)
+        if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
             raise ValueError(
-                f"guidance weight {asked} needs a model trained with labels and train.label_dropout > 0 "
-                f"(this one: {self.num_classes} classes, dropout {dropout}); use weight 1"
+                f"noise must be floats of shape {shape}, one image per label, not {array.dtype} {array.shape}"
             )
-        return rule, solver, steps
+        return array.astype(np.float32)
 
 
 def load(path: str | Path, *, which: str | None = None, layout: Layout | None = None) -> Sampler:
@@ -193,17 +161,6 @@ def load(path: str | Path, *, which: str | None = None, layout: Layout | None = 
     """
     params, facts = load_weights(path, which)
     return Sampler.from_facts(facts, params=params, layout=layout)
-
-
-def _rule_builder(rule: Mapping[str, Any], schedule: schedules.Schedule) -> Callable[[Any], guidance.Guidance]:
-    """A function from a weight, which may be traced, to the guidance rule; rules that need the schedule get it."""
-    params = {key: value for key, value in rule.items() if key not in ("name", "weight")}
-    if isinstance(params.get("interval"), list):
-        params["interval"] = tuple(params["interval"])  # JSON has lists only
-    names = {rule["name"], rule.get("base")} & guidance.RULES.keys()
-    if any("schedule" in inspect.signature(guidance.RULES[name]).parameters for name in names):
-        params["schedule"] = schedule
-    return lambda weight: guidance.get(rule["name"], weight=weight, **params)
 
 
 def _round_up(count: int, divisor: int) -> int:

@@ -5,25 +5,21 @@ there before the checkpoint of that step, so that a run that goes on from it has
 """
 
 import importlib
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
+from fmd.sampling.grid import choose_rows, draw_grid
 from fmd.sampling.sampler import Sampler
 from fmd.training.lines import Line, LineLog
 from fmd.training.step import Report
 from fmd.training.timing import Timing, beside_the_steps
 from fmd.utils.distributed import is_main_process
 from fmd.utils.seed import stream
-from fmd.utils.viz import labelled_grid, save_png
-
-MOST_ROWS = 32  # classes in a grid of samples
-GRID_SIDE = 2048  # pixels
+from fmd.utils.viz import save_png
 
 
 class Callback:
@@ -117,27 +113,19 @@ def _rounded(value: Any) -> float:
 
 
 class Samples(Callback):
-    """samples/step_N.png every `log.samples_every` steps: a row per class, from the same noise each time.
-
-    Of more than MOST_ROWS classes so many are shown, evenly spread.
-    """
+    """samples/step_N.png every `log.samples_every` steps: a row per class, from the same noise each time."""
 
     def on_train_start(self, run: Any) -> None:
-        classes = max(run.dataset.num_classes, 1)
-        rows = np.arange(classes, dtype=np.int32)[:: math.ceil(classes / MOST_ROWS)]
-        self._labels = np.repeat(rows, run.config.log.samples_per_class)
-        known = run.dataset.class_names or [str(i) if classes > 1 else "" for i in range(classes)]
-        self._names = [known[i] for i in rows]
+        self._rows = choose_rows(run.facts, run.config.log.samples_per_class)
         self._sampler = Sampler.from_facts(run.facts, model=run.model, layout=run.layout)
 
     def on_step_end(self, run: Any) -> None:
         if not run.due(run.config.log.samples_every):
             return
         with beside_the_steps(run, "sampling"):
-            images = self._sampler(self._labels, stream(run.config.seed, "sample"), params=run.weights)
+            images = self._sampler(self._rows.labels, stream(run.config.seed, "sample"), params=run.weights)
             if is_main_process():
-                scale = max(1, 56 // images.shape[1])
-                picture = labelled_grid(images, self._names, scale=scale, longest_side=GRID_SIDE)
+                picture = draw_grid(images, self._rows)
                 save_png(run.workdir / "samples" / f"step_{run.step:08d}.png", picture, overwrite=True)
 
 

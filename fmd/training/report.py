@@ -25,6 +25,7 @@ from fmd.training.report_style import STYLE
 from fmd.utils.charts import line_chart, short
 from fmd.utils.distributed import is_main_process
 from fmd.utils.files import atomic_path
+from fmd.utils.nested import flatten
 
 MOST_GRIDS = 6
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
@@ -163,15 +164,6 @@ def config_table(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
         f"<div class=block><h3>{html.escape(name)}</h3><table>{''.join(rows)}</table></div>"
         for name, rows in blocks.items()
     )
-
-
-def flatten(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of each leaf; an empty block is a leaf."""
-    for key, value in block.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def machine(run: Any) -> str:

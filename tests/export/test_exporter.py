@@ -1,63 +1,160 @@
-"""The exported folder: complete by itself, never half there, never over something else."""
+"""The exported folder: complete by itself, the same bytes each time, never half there, never over something else."""
 
+import json
 import shutil
+import subprocess
+import sys
 
+import jax
 import numpy as np
 import pytest
+from half_trained import STEP
 
-from fmd.checkpoints.facts import write_facts
-from fmd.checkpoints.store import Store
-from fmd.checkpoints.weights import load_weights
+from fmd.checkpoints.weights import load_weights, read_arrays, save_weights
 from fmd.export import exporter
 from fmd.export.exporter import export
+from fmd.sampling.sampler import load
 
-FACTS = {"config": {}, "averages": ["decay0", "decay1"], "image_shape": [8, 8, 1], "num_classes": 4}
-
-
-@pytest.fixture
-def run(tmp_path):
-    store = Store(tmp_path / "run" / "checkpoints")
-    weights = {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
-    store.save(5, ema={"decay0": weights, "decay1": weights}, train={"step": np.int32(5)})
-    store.close()
-    write_facts(tmp_path / "run", FACTS)
-    return tmp_path / "run"
+FILES = {
+    "README.md",
+    "checksums.json",
+    "config.json",
+    "sampler.stablehlo",
+    "samples.png",
+    "weights.safetensors",
+}
 
 
-def test_the_export_needs_nothing_of_the_run(run, tmp_path):
-    folder = export(run, tmp_path / "models" / "digits")
-    shutil.rmtree(run)
-    weights, facts = load_weights(folder)
-    np.testing.assert_array_equal(weights["layer"]["kernel"], np.arange(6).reshape(2, 3))
-    assert facts == {"format": 1, **FACTS, "averages": ["decay0"], "step": 5}
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["digits"]
+def files(folder):
+    """Every file by its path in the folder, with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_export_says_which_average_it_holds(run, tmp_path):
-    folder = export(run, tmp_path / "digits", which="decay1")
-    assert load_weights(folder, "decay1")[1]["averages"] == ["decay1"]
+def test_the_folder_holds_what_it_should_and_nothing_that_executes_when_read(exported, params):
+    content = files(exported)
+    arrays = {name for name in content if name.startswith("weights/")}
+    assert content.keys() - arrays == FILES
+    assert {name.split("/")[1] for name in arrays} >= {"_METADATA", "conv_in.kernel"}
+    assert not [name for name, data in content.items() if data[:1] == b"\x80"]  # how a pickle begins
+    for found, want in zip(jax.tree.leaves(load_weights(exported)[0]), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(found, want)
+
+
+def test_the_facts_say_what_the_program_was_made_with(exported):
+    facts = json.loads((exported / "config.json").read_text())
+    assert (facts["format"], facts["step"], facts["averages"]) == (1, STEP, ["decay0"])
+    said = facts["sampler"]
+    assert (said["solver"], said["steps"], said["rule"]) == ("heun", 3, {"name": "cfg", "weight": 2.0})
+    assert (said["platforms"], said["jax"], said["guided"]) == (["cpu", "cuda", "tpu"], jax.__version__, True)
+
+
+def test_another_process_exports_the_same_bytes_and_tells_of_no_folder(run, exported, tmp_path):
+    code = f"from fmd.export.exporter import export; export({str(run)!r}, {str(tmp_path / 'again')!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    first, second = files(exported), files(tmp_path / "again")
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    for name, data in first.items():
+        for folder in (run, exported, exporter.__file__.rpartition("/")[0]):
+            assert str(folder).encode() not in data, name
+
+
+def test_the_export_needs_nothing_of_the_run(quick, params, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    folder = export(tmp_path / "run", tmp_path / "models" / "toy")
+    shutil.rmtree(tmp_path / "run")
+    assert load_weights(folder)[1]["step"] == STEP
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["toy"]
+
+
+def test_the_export_says_which_average_it_holds(quick, run, params, tmp_path):
+    folder = export(run / "checkpoints" / str(STEP), tmp_path / "other", which="decay1")
+    weights, facts = load_weights(folder, "decay1")
+    assert facts["averages"] == ["decay1"]
+    np.testing.assert_array_equal(weights["conv_in"]["kernel"], params["conv_in"]["kernel"] / 2)
     with pytest.raises(ValueError, match="there are decay1"):
         load_weights(folder, "decay0")
 
 
+def test_a_scalar_and_an_array_in_another_order_are_stored_as_they_are(tmp_path):
+    from safetensors.numpy import load as load_tensors
+
+    weights = {"layer": {"scale": np.float32(3), "kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}}
+    facts = {"config": {"model": {"name": "mine"}}, "step": 1, "averages": ["decay0"]}
+    tensors = load_tensors(exporter.tensors(weights, facts))
+    assert tensors["layer.scale"].shape == ()
+    np.testing.assert_array_equal(tensors["layer.kernel"], weights["layer"]["kernel"])
+    save_weights(tmp_path, weights, facts)
+    np.testing.assert_array_equal(read_arrays(tmp_path / "weights")["layer"]["kernel"], weights["layer"]["kernel"])
+
+
+# --- damage ---
+
+
+def test_every_file_is_listed_and_a_change_in_any_is_noticed(copied):
+    listed = json.loads((copied / "checksums.json").read_text())
+    assert listed.keys() == files(copied).keys() - {"checksums.json"}
+    content = files(copied)
+    for name in [*FILES, "weights/_METADATA", "weights/conv_in.kernel/.zarray", "weights/conv_in.kernel/0.0.0.0"]:
+        path, data, middle = copied / name, content[name], len(content[name]) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+        with pytest.raises(ValueError, match=r"changed|damaged|format|no fmd model") as refused:
+            load_weights(copied)
+        assert "\n" not in str(refused.value)
+        path.unlink()
+        with pytest.raises(ValueError, match=r"missing|no fmd model"):
+            load_weights(copied)
+        path.write_bytes(data)
+    load_weights(copied)
+
+
+def test_an_export_from_before_there_was_more_than_weights_still_loads(exported, params, tmp_path):
+    """Such a folder holds weights/, config.json, and checksums of the files in sub-folders."""
+    old = tmp_path / "old"
+    shutil.copytree(exported / "weights", old / "weights")
+    facts = json.loads((exported / "config.json").read_text())
+    facts.pop("sampler")
+    (old / "config.json").write_text(json.dumps(facts))
+    listed = json.loads((exported / "checksums.json").read_text())
+    (old / "checksums.json").write_text(json.dumps({name: sum for name, sum in listed.items() if "/" in name}))
+    np.testing.assert_array_equal(load(old).params["conv_in"]["kernel"], params["conv_in"]["kernel"])
+
+
+def test_a_newer_folder_is_refused(copied):
+    facts = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**facts, "format": 99}))
+    with pytest.raises(ValueError, match="has format 99; this fmd reads format 1"):
+        load(copied)
+
+
+# --- wrong wishes ---
+
+
 def test_nothing_is_overwritten(run, tmp_path):
-    (tmp_path / "digits").mkdir()
-    (tmp_path / "digits" / "thesis.tex").write_text("")
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "thesis.tex").write_text("")
     with pytest.raises(FileExistsError, match="choose another name"):
-        export(run, tmp_path / "digits")
-    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["thesis.tex"]
+        export(run, tmp_path / "toy")
+    assert [path.name for path in (tmp_path / "toy").iterdir()] == ["thesis.tex"]
 
 
-def test_an_export_that_fails_leaves_nothing_behind(run, tmp_path, monkeypatch):
+def test_an_export_is_not_exported_again(exported, tmp_path):
+    with pytest.raises(ValueError, match="is an export already; copy it"):
+        export(exported, tmp_path / "again")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint at"):
+        export(tmp_path / "nowhere", tmp_path / "toy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_fails_leaves_nothing_behind(quick, run, tmp_path, monkeypatch):
     def fails(*arguments):
         raise OSError("no space left")
 
     monkeypatch.setattr(exporter, "save_weights", fails)
     with pytest.raises(OSError, match="no space left"):
-        export(run, tmp_path / "digits")
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no checkpoint at"):
-        export(tmp_path / "nowhere", tmp_path / "digits")
+        export(run, tmp_path / "toy")
+    assert not list(tmp_path.iterdir())

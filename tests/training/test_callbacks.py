@@ -247,14 +247,3 @@ def test_an_error_in_a_constructor_is_not_taken_for_a_wrong_name(monkeypatch):
     monkeypatch.setattr(toys, "Picky", Picky, raising=False)
     with pytest.raises(ValueError, match=r"^I need a GPU$"):
         callbacks.load(["toys:Picky"])
-
-
-# --- many classes ---
-
-
-def test_of_many_classes_a_grid_shows_some_evenly_spread(toy_run, monkeypatch):
-    monkeypatch.setattr(callbacks, "MOST_ROWS", 2)
-    samples = callbacks.Samples()
-    samples.on_train_start(toy_run)
-    assert samples._names == ["0", "2"]
-    np.testing.assert_array_equal(samples._labels, [0, 0, 2, 2])

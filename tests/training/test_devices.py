@@ -12,6 +12,7 @@ import toys
 from jax import P
 
 from fmd.checkpoints.store import Store
+from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
 from fmd.training import setup
 from fmd.training import step as steps
@@ -234,7 +235,7 @@ def test_the_step_and_the_guided_sampler_lower_for(platform):
     facts = setup.make_facts(lab.config, lab.data)
     sampler = Sampler.from_facts(facts, params=lab.start().params, model=lab.model, layout=lab.layout)
     index = np.arange(2, dtype=np.int32)
-    program = sampler._program(*sampler._settings(None, 3.0, None, None), None, None)
+    program = sampler._program(choose(facts, weight=3.0))
     lowered = program.trace(sampler.params, jax.random.key(0), index, index, np.float32(3)).lower(
         lowering_platforms=(platform,)
     )

@@ -1,0 +1,193 @@
+"""The model card: its code runs as it stands and draws the same images in all three ways; what it says is so."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import half_trained
+import jax
+import numpy as np
+import pytest
+import toys
+
+from fmd.checkpoints.weights import load_weights
+from fmd.export import exporter, snippets
+from fmd.export.figures import find_figures
+from fmd.sampling.program import choose
+from fmd.sampling.sampler import Sampler
+from fmd.utils.distributed import make_layout
+
+# The code of each part of the card may import nothing of these.
+BLOCKED = {
+    "With fmd": [],
+    "With Orbax and Flax": [
+        f"fmd.{room}" for room in ("training", "sampling", "checkpoints", "export", "data", "config")
+    ],
+    "With JAX alone": ["fmd", "flax", "diffrax", "equinox", "orbax", "optax", "lineax", "jaxtyping", "safetensors"],
+}
+LONGEST = {"With fmd": 10, "With Orbax and Flax": 15, "With JAX alone": 5}
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == blocked or name.startswith(blocked + ".") for blocked in {blocked}):
+            raise ImportError(f"{{name}} is blocked")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def programs(card):
+    """The pieces of code below each heading."""
+    parts = re.split(r"^### ", card, flags=re.MULTILINE)[1:]
+    return {part.splitlines()[0]: re.findall(r"```python\n(.*?)\n```", part, flags=re.DOTALL) for part in parts}
+
+
+@pytest.fixture(scope="module")
+def card(exported):
+    return (exported / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def drawn(card, exported, tmp_path_factory):
+    """The images of each way, from a process of its own with one device, in the exported folder."""
+    folder, started = tmp_path_factory.mktemp("drawn"), {}
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    for number, (way, blocked) in enumerate(BLOCKED.items()):
+        save = f"np.save({str(folder / str(number))!r}, np.asarray(images))"
+        code = f"{BLOCKER.format(blocked=blocked)}\n{programs(card)[way][0]}\n{save}"
+        started[way] = subprocess.Popen([sys.executable, "-c", code], cwd=exported, env=environment)
+    assert [way for way, process in started.items() if process.wait(timeout=300)] == []
+    return {way: np.load(folder / f"{number}.npy") for number, way in enumerate(started)}
+
+
+def test_the_first_two_ways_draw_the_same_images_and_the_third_to_one_grey_level(drawn):
+    fmd, flax, alone = drawn.values()
+    assert (fmd.dtype, fmd.shape) == (np.uint8, (4, 8, 8, 1))
+    assert fmd.std() > 10
+    np.testing.assert_array_equal(fmd, flax)
+    difference = fmd.astype(int) - alone
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).sum() <= 1  # of 256 pixels; test_portable.py looks at more
+
+
+def test_the_code_is_as_short_as_it_should_be(card):
+    for way, code in programs(card).items():
+        lines = [line for line in code[0].splitlines() if line.strip()]
+        assert len(lines) <= LONGEST[way], way
+        assert max(map(len, lines)) <= 120, way
+
+
+def test_safetensors_and_orbax_hold_the_same_tree(card, exported, monkeypatch):
+    monkeypatch.chdir(exported)
+    found = {}
+    exec(programs(card)["With Orbax and Flax"][1], found)
+    want = load_weights(exported)[0]
+    assert jax.tree.structure(found["params"]) == jax.tree.structure(want)
+    for a, b in zip(jax.tree.leaves(found["params"]), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+OTHERS = {
+    "adaptive, guided inside an interval": {
+        "sample": {"solver": "bosh3", "guidance": {"name": "cfg", "weight": 3.0, "interval": [0.2, 0.8]}},
+    },
+    "singular schedule, noise predicted, a rule that knows the schedule": {
+        "path": {"schedule": {"name": "vp", "beta_max": 10.0}, "prediction": "noise"},
+        "sample": {"steps": 2, "guidance": {"name": "apg", "weight": 2.5, "eta": 0.5}},
+    },
+    "weight 1, known when traced": {"sample": {"solver": "euler", "guidance": {"name": "cfg", "weight": 1.0}}},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_with_other_settings_the_sampler_the_code_and_the_program_agree(name, tmp_path, monkeypatch):
+    """With a model of one's own, too: the code imports the module that it is in."""
+    toy = {"name": "toy"}
+    facts, params = (
+        half_trained.make_facts(imports=["toys"], model=toy, **OTHERS[name]),
+        half_trained.make_params(model=toy),
+    )
+    other = Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
+    settings = choose(facts)
+    exporter.save_weights(tmp_path, params, facts)
+    program = exporter.portable.serialize(other.model, params, facts, settings)
+    (tmp_path / "sampler.stablehlo").write_bytes(program)
+    monkeypatch.chdir(tmp_path)
+    with toys.quick_compilation():
+        flax, alone = {}, {}
+        exec(snippets.fill(snippets.ORBAX_AND_FLAX, facts, settings), flax)
+        exec(snippets.fill(snippets.JAX_ALONE, facts, settings), alone)
+        images = other([0, 1, 2, 3], noise=flax["noise"])
+    assert images.std() > 10
+    np.testing.assert_array_equal(flax["images"], images)
+    assert np.abs(np.asarray(alone["images"]).astype(int) - images).max() <= 1
+
+
+# --- what the card says ---
+
+
+def test_the_card_tells_what_was_trained_on_what_and_how_far(card, params):
+    assert card.startswith("# Class-conditional generator of 8x8x1 images, trained on `toy`\n")
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    for text in (
+        "96 images of `toy`, made up by the tests",
+        "| steps | 8 of 12: **training was not finished** |",
+        "| seed | 0 |",
+        "average `decay0` of the parameters along the run: exponential, decay 0.9 after its warm-up",
+        f"| parameters | {count:,} |",
+        "solver heun with 3 steps, guidance rule cfg, guidance weight 2, seed 0; 12\nevaluations",
+        "| optimizer.learning_rate | 0.01 |",
+        "0 to 3, or 4 for an unconditional image",
+        "cpu, cuda, tpu",
+        "The code is Apache-2.0.",
+    ):
+        assert text in card, text
+    assert "{" not in re.sub(r"```.*?```|\| data.params.*", "", card, flags=re.DOTALL)  # nothing left to fill in
+
+
+def test_the_figures_are_those_of_the_exported_weights(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    step = run / "checkpoints" / str(half_trained.STEP)
+    facts = {**half_trained.make_facts(), "step": half_trained.STEP}
+    (in_training,) = find_figures(step, facts, "decay0")
+    assert in_training.values == {"step": 8, "validation_loss": 1.25}  # and not that of step 12
+    assert in_training.title == "Validation in training, of the average `decay0` at step 8"
+
+    figures = {"step": 8, "distance": {"fid": 3.14159265, "of": {"images": 1000}}, "note": "a|b"}
+    (run / "eval.json").write_text(json.dumps(figures))
+    for folder in (run, step):
+        evaluated, _ = find_figures(folder, facts, "decay0")
+        assert evaluated.values == {"step": 8, "distance.fid": 3.14159265, "distance.of.images": 1000, "note": "a|b"}
+    for other in ({**figures, "step": 12}, {**figures, "average": "decay1"}):
+        (run / "eval.json").write_text(json.dumps(other))
+        assert find_figures(run, facts, "decay0") == [in_training]
+    (run / "eval.json").write_text("cut sho")
+    (run / "validation.jsonl").write_text('{"step": 4, "validation_loss": 1.5}\n{"step": 8, "valid')
+    (in_training,) = find_figures(run, facts, "decay0")
+    assert in_training.values["step"] == 4
+
+
+def test_figures_stand_in_the_card_with_their_meaning(quick, run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / "eval.json").write_text(json.dumps({"distance": {"fid": 3.14159265}, "note": "a|b", "examples": 40}))
+    card = (exporter.export(run, tmp_path / "toy") / "README.md").read_text()
+    assert "Evaluation of step 8 (`--mode=eval`):" in card
+    for row in (
+        "| distance.fid | 3.14159 |  |",
+        "| note | a\\|b |  |",
+        "| examples | 40 | test images that were used |",
+    ):
+        assert row in card
+    assert "| validation_loss | 1.25 | mean over pixels and test images of the squared error of the velocity" in card
+
+
+def test_without_figures_the_card_says_so(quick, run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / "validation.jsonl").unlink()
+    assert (
+        "None: the run left no evaluation of these weights."
+        in (exporter.export(run, tmp_path / "toy") / "README.md").read_text()
+    )

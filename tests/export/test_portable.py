@@ -1,0 +1,99 @@
+"""The portable program: what `Sampler` draws, for any batch size; black where `Sampler` would refuse."""
+
+import flax.linen as nn
+import half_trained
+import jax
+import numpy as np
+import pytest
+import toys
+from jax import export
+
+from fmd.export import portable
+from fmd.sampling.program import choose
+
+NOISE = np.random.default_rng(5).standard_normal((200, 8, 8, 1)).astype(np.float32)
+LABELS = np.arange(200, dtype=np.int32) % (toys.CLASSES + 1)  # the null label is among them
+
+
+@pytest.fixture(scope="module")
+def program(exported):
+    return export.deserialize(bytearray((exported / "sampler.stablehlo").read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def call(program):
+    compiled = jax.jit(program.call)
+    return lambda noise, labels, weight: np.asarray(compiled(noise, np.int32(labels), np.float32(weight)))
+
+
+def test_it_is_for_any_batch_size_on_three_platforms(program):
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    assert [str(aval) for aval in program.in_avals] == ["float32[b,8,8,1]", "int32[b]", "float32[]"]
+    assert [str(aval) for aval in program.out_avals] == ["uint8[b,8,8,1]"]
+
+
+@pytest.mark.parametrize("weight", [2.0, 0.5])
+def test_it_draws_what_the_sampler_draws_to_one_grey_level(call, sampler, weight):
+    difference = call(NOISE, LABELS, weight).astype(int) - sampler(LABELS, noise=NOISE, weight=weight)
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 1e-3
+    assert call(NOISE, LABELS, weight).std() > 10
+
+
+def test_an_image_does_not_depend_on_its_batch(call):
+    np.testing.assert_allclose(call(NOISE[3:4], LABELS[3:4], 2), call(NOISE, LABELS, 2)[3:4], atol=1)
+
+
+def test_where_the_sampler_would_refuse_the_image_is_black_and_the_others_are_as_before(call):
+    good = call(NOISE, LABELS, 2)
+    labels = LABELS.copy()
+    labels[:2] = -1, toys.CLASSES + 1
+    noise = NOISE.copy()
+    noise[2, 4, 4] = np.nan
+    drawn = call(noise, labels, 2)
+    assert not drawn[:3].any()
+    np.testing.assert_array_equal(drawn[3:], good[3:])
+    assert good[:3].any(axis=(1, 2, 3)).all()
+    for weight in (np.nan, np.inf):
+        assert not call(NOISE, LABELS, weight).any()
+
+
+def test_a_batch_of_none_is_refused(call):
+    with pytest.raises(ValueError, match="Expected value >= 1"):
+        call(NOISE[:0], LABELS[:0], 2)
+
+
+@pytest.mark.parametrize("overrides", [{"classes": 0}, {"train": {"label_dropout": 0.0}}])
+def test_a_model_that_cannot_be_guided_takes_weight_one_alone(overrides):
+    facts = half_trained.make_facts(**overrides, sample={"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1})
+    params = half_trained.make_params(facts["num_classes"])
+    model = half_trained.build_model("unet", {**half_trained.UNET, "num_classes": facts["num_classes"]})
+    program = jax.jit(export.deserialize(portable.serialize(model, params, facts, choose(facts))).call)
+    with toys.quick_compilation():
+        drawn = [np.asarray(program(NOISE[:2], np.int32([0, 0]), np.float32(weight))) for weight in (1, 2)]
+    assert drawn[0].any()
+    assert not drawn[1].any()
+
+
+class Brittle(nn.Module):
+    """Asks for the batch size as a number."""
+
+    num_classes: int = toys.CLASSES
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False):
+        return x.reshape(int(x.shape[0]), -1).reshape(x.shape)
+
+
+def test_a_model_that_does_not_lower_for_any_batch_size_is_named_in_one_line():
+    facts = half_trained.make_facts()
+    with pytest.raises(
+        ValueError, match=r"model 'unet' cannot be exported for any batch size .* shapes from x"
+    ) as refused:
+        portable.serialize(Brittle(), {}, facts, choose(facts))
+    assert "\n" not in str(refused.value)
+
+
+def test_where_a_source_file_lies_is_not_in_the_program_and_the_setting_is_as_before(program):
+    assert ".py" not in program.mlir_module()
+    assert jax.config.values["jax_hlo_source_file_canonicalization_regex"] is None
