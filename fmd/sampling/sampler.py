@@ -16,9 +16,11 @@ import numpy as np
 
 from fmd.checkpoints.weights import load_weights
 from fmd.math import guidance, odes, schedules
+from fmd.math.integration import Times
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, check_name
 from fmd.models.registry import build_model, import_user_modules
+from fmd.sampling.trajectory import states_to_show
 from fmd.utils.compile import cpu_compiler_options
 from fmd.utils.distributed import Layout, make_layout, replicate, split_batch
 from fmd.utils.pixels import to_uint8
@@ -30,7 +32,7 @@ END_EPSILON = 1e-4  # how far inside [0, 1] a model is asked where its schedule 
 class Samples(NamedTuple):
     """Images with what they cost."""
 
-    images: np.ndarray  # uint8 [N, H, W, C]
+    images: np.ndarray  # uint8 [N, H, W, C], or [N, T, H, W, C] where times were asked for
     evaluations: np.ndarray  # int32 [N]: calls of the model on one example, both halves of guidance counted
     success: np.ndarray  # bool [N]: the solver arrived and every pixel is finite
 
@@ -83,6 +85,7 @@ class Sampler:
         steps: int | None = None,
         rtol: float | None = None,
         atol: float | None = None,
+        times: Times | None = None,
         batch_size: int = 256,
         params: Any = None,
     ) -> Samples:
@@ -96,6 +99,7 @@ class Sampler:
             solver: a solver of fmd.math.simulators; default: the config's.
             steps: steps of a fixed-grid solver; default: the config's.
             rtol, atol: tolerances of an adaptive solver.
+            times: show each image at these increasing times in [0, 1] instead, see fmd.sampling.trajectory.
             batch_size: images per call of the compiled program; more are drawn in several calls.
             params: parameters to use instead of the sampler's own.
 
@@ -108,7 +112,8 @@ class Sampler:
         params = self.params if params is None else params
 
         batch = _round_up(min(batch_size, len(labels)), self.layout.mesh.size)
-        program = self._program(rule, solver, steps, rtol, atol)
+        times = None if times is None else tuple(np.asarray(times).tolist())
+        program = self._program(rule, solver, steps, rtol, atol, times)
         finished = []
         for first in range(0, len(labels), batch):
             index = np.arange(first, first + batch, dtype=np.int32)
@@ -117,16 +122,24 @@ class Sampler:
         columns = zip(*finished, strict=True)
         return Samples(*(np.concatenate([np.asarray(part) for part in column])[: len(labels)] for column in columns))
 
-    def _program(self, rule: dict[str, Any], solver: str, steps: int, rtol: float | None, atol: float | None) -> Any:
+    def _program(
+        self,
+        rule: dict[str, Any],
+        solver: str,
+        steps: int,
+        rtol: float | None,
+        atol: float | None,
+        times: tuple[float, ...] | None = None,
+    ) -> Any:
         """The compiled sampler for these settings; weights other than exactly 1 and 0 share one."""
         weight = rule["weight"]
         static_weight = weight if weight in (0.0, 1.0) else None
-        name = (repr(sorted({**rule, "weight": static_weight}.items())), solver, steps, rtol, atol)
+        name = (repr(sorted({**rule, "weight": static_weight}.items())), solver, steps, rtol, atol, times)
         if name in self._programs:
             return self._programs[name]
         combine_with = _rule_builder(rule, self._schedule)
         ends = END_EPSILON if self._schedule.singular_times else 0.0
-        options: dict[str, Any] = {"solver": solver, "steps": steps, "rtol": rtol, "atol": atol}
+        options: dict[str, Any] = {"solver": solver, "steps": steps, "rtol": rtol, "atol": atol, "times": times}
         options |= {"jump_ts": combine_with(weight).jump_times} if solver in ADAPTIVE else {}
 
         def run(params: Any, key: jax.Array, index: jax.Array, labels: jax.Array, traced: jax.Array) -> Any:
@@ -138,7 +151,8 @@ class Sampler:
             field = guidance.guided_field(lambda x, t, y: velocity(t, x, y), self.num_classes, combine)
             x0 = example_normal(key, index, self.image_shape) * self._schedule.prior_std
             solution = solve_ode(field, x0, args=labels, end_epsilon=ends, **options)
-            return to_uint8(solution.x), solution.evaluations * combine.evaluations, solution.success
+            x = solution.x if times is None else states_to_show(solution, self._schedule)
+            return to_uint8(x), solution.evaluations * combine.evaluations, solution.success
 
         compiled = jax.jit(run, out_shardings=self.layout.replicated, compiler_options=cpu_compiler_options())
         self._programs[name] = compiled
