@@ -163,10 +163,9 @@ class Sampler:
         if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"labels must be a list of one or more whole numbers, not {array.dtype} {array.shape}")
         if array.min() < 0 or array.max() > self.num_classes:
-            raise ValueError(
-                f"labels run from {array.min()} to {array.max()}; this model knows 0 to {self.num_classes - 1}, "
-                f"and {self.num_classes} for an unconditional image"
-            )
+            known = f"knows 0 to {self.num_classes - 1}, and {self.num_classes} for an unconditional image"
+            known = known if self.num_classes else "was trained without labels and takes 0 alone"
+            raise ValueError(f"labels run from {array.min()} to {array.max()}; this model {known}")
         return array.astype(np.int32)
 
     def _settings(
