@@ -19,11 +19,13 @@ from fmd.sampling import sampler as samplers
 from fmd.training import callbacks, trainer
 from fmd.training.progress import Progress
 from fmd.training.report import HtmlReport
-from fmd.utils import distributed, process
+from fmd.utils import animation, distributed, process
 from fmd.utils.files import atomic_path, write_json
 from fmd.utils.viz import image_grid, save_png
 
 Overrides = Sequence[tuple[str, str]]
+N_SAMPLES = 64
+FRAMES = 41  # of an animation; what most solvers have as steps divides 40
 
 
 def train(flags: Any, overrides: Overrides) -> None:
@@ -65,24 +67,28 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
 
 
 def sample(flags: Any, overrides: Overrides) -> None:
-    """Draws images to a PNG, or to an .npz with their labels."""
+    """Draws images to a PNG, to an .npz with their labels, or their way from noise to data to a .gif or .webp."""
     process.need(flags, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, or an export")
     outfile = Path(flags.outfile)
-    if outfile.suffix not in (".png", ".npz"):
-        raise ValueError(f"--outfile={outfile}: the name must end in .png or .npz")
+    if outfile.suffix not in (".png", ".npz", *animation.SUFFIXES):
+        raise ValueError(f"--outfile={outfile}: the name must end in .png, .npz, {' or '.join(animation.SUFFIXES)}")
     if outfile.exists() and not flags.overwrite:
         raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
     process.use_compilation_cache()
     sampler = samplers.load(flags.checkpoint, which=flags.average)
-    labels = parse_labels(flags.label, flags.n_samples or 64, sampler.num_classes)
+    labels = parse_labels(flags.label, flags.n_samples or N_SAMPLES, sampler.num_classes)
+    times = np.linspace(0, 1, FRAMES) if outfile.suffix in animation.SUFFIXES else None
     drawn = sampler.sample(
-        labels, jax.random.key(flags.seed), weight=flags.weight, solver=flags.solver, steps=flags.steps
+        labels, jax.random.key(flags.seed), weight=flags.weight, solver=flags.solver, steps=flags.steps, times=times
     )
-    if outfile.suffix == ".npz":
+    scale = max(1, 56 // sampler.image_shape[0])
+    if times is not None:
+        frames = animation.grid_frames(np.moveaxis(drawn.images, 1, 0), scale=scale)
+        animation.save_animation(outfile, frames, overwrite=flags.overwrite)
+    elif outfile.suffix == ".npz":
         with atomic_path(outfile, overwrite=flags.overwrite) as temporary, open(temporary, "wb") as handle:
             np.savez_compressed(handle, images=drawn.images, labels=labels)
     else:
-        scale = max(1, 56 // sampler.image_shape[0])
         save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=flags.overwrite)
     logging.info(
         "%d images in %s; %.0f network evaluations per image (both halves of guidance counted)%s",

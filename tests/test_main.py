@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 from toys import quick_compilation
 
 from fmd import main
 from fmd.checkpoints.facts import write_facts
+from fmd.modes import FRAMES
 
 ROOT = Path(__file__).parents[1]
 DIGITS = f"--config={ROOT}/configs/digits.py"
@@ -100,6 +102,22 @@ def test_a_picture_is_not_overwritten_unless_asked(fmd, trained):
     assert fmd(*command)[0] == 0
     assert fmd(*command) == (2, "fmd: x.png exists; choose another --outfile, or replace it with --overwrite\n")
     assert fmd(*command, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_runs_from_noise_to_the_picture(fmd, trained, suffix):
+    command = ("--mode=sample", f"--checkpoint={trained}", "--n_samples=4", "--steps=2", "--outfile")
+    assert fmd(*command, "x.png")[0] == 0
+    assert fmd(*command, f"x{suffix}")[0] == 0
+    picture = np.asarray(Image.open("x.png"))
+    with Image.open(f"x{suffix}") as animation:
+        assert animation.n_frames == FRAMES
+        noise = np.asarray(animation.convert("L"))
+        animation.seek(FRAMES - 1)
+        np.testing.assert_array_equal(np.asarray(animation.convert("L")), picture)
+    inside = noise[10:-10, 10:-10]
+    assert ((inside == 0).mean() > 0.05) & ((inside == 255).mean() > 0.05) & (noise != picture).any()
+    assert fmd(*command, f"x{suffix}")[0] == 2
 
 
 BAD_CONFIG = {
@@ -202,7 +220,7 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=sample", "--checkpoint={run}", "--steps=0"), "steps"),
         (("--mode=sample", "--checkpoint={run}", "--weight=nan"), "nan"),
         (("--mode=sample", "--checkpoint={run}", "--n_samples=0"), "n_samples"),
-        (("--mode=sample", "--checkpoint={run}", "--outfile=x.jpg"), ".png or .npz"),
+        (("--mode=sample", "--checkpoint={run}", "--outfile=x.jpg"), ".png, .npz, .gif or .webp"),
         (("--mode=sample", "--checkpoint={run}", "--average=decay7"), "decay7"),
         (("--mode=sample", "--checkpoint={run}", "--config.seed=1"), "only goes with --mode=train"),
         (("--mode=eval", "--checkpoint={run}", "--steps=3"), "--steps has no effect with --mode=eval"),

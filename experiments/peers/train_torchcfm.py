@@ -14,6 +14,7 @@ with losses and times.
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import platform
@@ -47,7 +48,7 @@ def draw(network: UNetModel, count: int, heun_steps: int, seed: int) -> tuple[np
     times = torch.linspace(0, 1, heun_steps + 1)
     images = []
     for x, y in zip(noise.split(250), labels.split(250), strict=True):
-        for now, then in zip(times[:-1], times[1:], strict=True):
+        for now, then in itertools.pairwise(times):
             first = network(now.expand(len(x)), x, y)
             second = network(then.expand(len(x)), x + (then - now) * first, y)
             x = x + (then - now) * (first + second) / 2

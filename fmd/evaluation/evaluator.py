@@ -17,6 +17,7 @@ from fmd.evaluation import bits, classes, features, pool, reference
 from fmd.evaluation.distances import frechet_distance, kernel_distance, moments, nearest_squares, neighbourhoods
 from fmd.evaluation.pool import Pool
 from fmd.evaluation.validation import make_validation
+from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
 
 COPIES_AMONG = 1000  # samples, and test images, whose nearest training image is looked up
@@ -140,14 +141,14 @@ def copies(drawn: Pool, dataset: ImageDataset) -> dict[str, Any]:
 
 def settings_of(sampler: Sampler, request: Request) -> dict[str, Any]:
     """All that decides the figures, with the config's defaults filled in."""
-    rule, solver, steps = sampler.settings(request.rule, request.weight, request.solver, request.steps)
+    chosen = choose(sampler.facts, **request.sampling)
     return {
         **asdict(request),
         "references": list(request.references),
-        "rule": rule,
-        "weight": rule["weight"],
-        "solver": solver,
-        "steps": steps,
+        "rule": chosen.rule,
+        "weight": chosen.rule["weight"],
+        "solver": chosen.solver,
+        "steps": chosen.steps,
         "average": sampler.facts.get("average"),
         "step": sampler.facts.get("step"),
         "rounding": "uint8, clip(round((x + 1) * 127.5), 0, 255)",

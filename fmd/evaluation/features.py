@@ -1,8 +1,9 @@
 """What samples are compared by: functions from uint8 images to feature vectors and, if they classify, logits.
 
-    domain      the classifier that comes with fmd for this data set: mnist, fashion_mnist     fmd.evaluation.domain
+    domain      the classifier that comes with fmd for this data set: mnist, fashion_mnist     .domain
+    inception   the InceptionV3 of the original FID, for larger images; its weights are a download      .inception
     pixels      the pixels themselves, for images of a few hundred numbers
-    auto        domain where there is one, pixels up to 256 numbers an image
+    auto        domain where there is one, pixels up to 256 numbers an image, else inception
 
 Your own is a function from the data set to an `Extractor`, registered by name:
 
@@ -105,3 +106,11 @@ def _domain(dataset: ImageDataset) -> Extractor:
 @register_features("pixels")
 def _pixels(dataset: ImageDataset) -> Extractor:
     return Extractor("pixels-1", {}, lambda _, images: (to_unit(images).reshape(len(images), -1), None))
+
+
+@register_features("inception")
+def _inception(dataset: ImageDataset) -> Extractor:
+    from fmd.evaluation import inception
+
+    variables = inception.load_variables(inception.find_weights())
+    return Extractor(f"inception-{inception.CHECKSUM}", variables, inception.inception_features)
