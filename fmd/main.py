@@ -30,6 +30,8 @@ flags.DEFINE_string("solver", None, "Solver (sample, eval). Default: the config'
 flags.DEFINE_integer("steps", None, "Solver steps (sample, eval). Default: the config's.")
 flags.DEFINE_integer("seed", 0, "Seed of the noise (sample, eval).")
 flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
+flags.DEFINE_string("samples", None, "An .npz of images and labels to judge in place of a checkpoint's (eval).")
+flags.DEFINE_string("source", None, "Data source of the real images for --samples, e.g. mnist (eval).")
 flags.DEFINE_string("reference", "test", "Real images to compare with: test, train, or test,train (eval).")
 flags.DEFINE_string("features", "auto", "What they are compared by: auto, domain, pixels, inception, or yours (eval).")
 flags.DEFINE_integer(

@@ -62,6 +62,8 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
         return make_validation(run.model, run.facts, dataset.test, run.layout, examples=config.log.eval_examples)
 
     hooks: list[callbacks.Callback] = [callbacks.Log(), callbacks.Evaluate(validation), callbacks.Samples()]
+    if config.log.quality_every:
+        hooks.append(callbacks.Evaluate(evaluator.during_training, name="quality", every="quality_every"))
     hooks += [*callbacks.load(config.log.callbacks), *extra, Progress(), callbacks.Checkpoints(), HtmlReport()]
     return trainer.train(config, workdir, dataset, hooks)
 
@@ -115,8 +117,8 @@ def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
 
 def evaluate(flags: Any, overrides: Overrides) -> None:
     """Judges samples of a model against real images: eval.json beside the checkpoint, or a sweep over one setting."""
-    process.need(flags, "checkpoint", "eval needs --checkpoint: a workdir, one step inside it, or an export")
-    checkpoint = Path(flags.checkpoint)
+    if (flags.samples is None) == (flags.checkpoint is None):
+        raise ValueError("eval needs either --checkpoint, a workdir, one step inside it or an export, or --samples")
     request = evaluator.Request(
         n_samples=flags.n_samples or evaluator.Request.n_samples,
         references=tuple(flags.reference.split(",")),
@@ -129,6 +131,12 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
     )
     sweeping = sweep.parse(flags.sweep) if flags.sweep else None
     process.use_compilation_cache()
+    if flags.samples is not None:
+        process.need(flags, "source", "eval of --samples needs --source: the real images, e.g. --source=mnist")
+        result = evaluator.judge_file(Path(flags.samples), data.load(flags.source), request)
+        report(result, f"{flags.samples}.eval.json")
+        return
+    checkpoint = Path(flags.checkpoint)
     sampler = samplers.load(checkpoint, which=flags.average)
     config = sampler.facts["config"]
     dataset = data.load(config["data"]["source"], **config["data"]["params"])
@@ -139,11 +147,15 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
         written = sweep.save(checkpoint, kind, rows, evaluator.settings_of(sampler, request))
         logging.info("written to %s", " and ".join(map(str, written)))
     else:
-        result = evaluator.evaluate(sampler, dataset, request, folder=folder)
-        write_json(checkpoint / "eval.json", result)
-        print(evaluator.table(result))
-        logging.info("written to %s", checkpoint / "eval.json")
+        report(evaluator.evaluate(sampler, dataset, request, folder=folder), checkpoint / "eval.json")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def report(result: dict[str, Any], outfile: Path | str) -> None:
+    """Prints the figures and writes them with all that belongs to them."""
+    print(evaluator.table(result))
+    write_json(Path(outfile), result)
+    logging.info("written to %s", outfile)
 
 
 def export_model(flags: Any, overrides: Overrides) -> None:

@@ -75,7 +75,7 @@ def trained(tmp_path_factory, quick):
 def test_a_run_is_sampled_evaluated_and_exported(fmd, trained):
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["2", "4"]
     assert (trained / "samples" / "step_00000004.png").exists()
-    assert fmd("--mode=eval", f"--checkpoint={trained}")[0] == 0
+    assert fmd("--mode=eval", f"--checkpoint={trained}", "--n_samples=80", "--steps=2")[0] == 0
     assert (trained / "eval.json").exists()
     assert fmd("--mode=export", f"--checkpoint={trained}", "--out=model")[0] == 0
     sample = ("--mode=sample", "--n_samples=12", "--steps=2", "--seed=5")
@@ -223,7 +223,10 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=sample", "--checkpoint={run}", "--outfile=x.jpg"), ".png, .npz, .gif or .webp"),
         (("--mode=sample", "--checkpoint={run}", "--average=decay7"), "decay7"),
         (("--mode=sample", "--checkpoint={run}", "--config.seed=1"), "only goes with --mode=train"),
-        (("--mode=eval", "--checkpoint={run}", "--steps=3"), "--steps has no effect with --mode=eval"),
+        (("--mode=eval", "--checkpoint={run}", "--label=3"), "--label has no effect with --mode=eval"),
+        (("--mode=eval", "--checkpoint={run}", "--n_samples=9"), "n_samples=9 is too few for 64 features"),
+        (("--mode=eval", "--checkpoint={run}", "--features=domain"), "domain features are for (28, 28, 1)"),
+        (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
         ((DIGITS, "--seed=3"), "--seed has no effect with --mode=train"),
         ((*TINY, "--workdir={run}", "--config.seed=1"), "seed: 0 -> 1"),
         ((DIGITS, "--workdir=/proc/fmd"), "/proc/fmd"),

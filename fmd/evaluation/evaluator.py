@@ -5,7 +5,7 @@ the average of the weights, solver, steps, guidance, number of samples, seed, re
 their version. Samples are rounded to uint8, as a file would be, before anything is measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from fmd.evaluation.pool import Pool
 from fmd.evaluation.validation import make_validation
 from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
+from fmd.utils.distributed import Layout, is_main_process, make_layout
+from fmd.utils.seed import stream
 
 COPIES_AMONG = 1000  # samples, and test images, whose nearest training image is looked up
 COPY_QUANTILE = 0.01
@@ -64,14 +66,11 @@ def evaluate(
     """
     check_fits(sampler, dataset)
     extractor = features.get(request.features, dataset)
-    real = {name: reference.get(dataset, name, extractor, sampler.layout, quiet=quiet) for name in request.references}
-    size = next(iter(real.values())).cloud.shape[1]
-    if request.n_samples <= size:
-        raise ValueError(f"n_samples={request.n_samples} is too few for {size} features; draw more than {size}")
+    real = real_images(dataset, request.references, extractor, sampler.layout, samples=request.n_samples, quiet=quiet)
     drawn = pool.draw(
         sampler, request.n_samples, seed=request.seed, folder=folder, settings=request.sampling, quiet=quiet
     )
-    figures = measure(drawn, dataset, real, extractor, sampler)
+    figures = measure(drawn.images, drawn.labels, dataset, real, extractor, sampler.layout)
     validation = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
     figures |= validation(sampler.params)
     if request.bits_per_dim:
@@ -80,6 +79,29 @@ def evaluate(
         )
     settings = settings_of(sampler, request) | {"features": extractor.name}
     return {"figures": figures, "settings": settings, "cost": cost_of(drawn)}
+
+
+def during_training(run: Any) -> Callable[[Any], dict[str, float]]:
+    """A function from parameters to the main figures against the test split, for `fmd.training.callbacks.Evaluate`."""
+    sampler = Sampler.from_facts(run.facts, model=run.model, layout=run.layout)
+    extractor = features.get("auto", run.dataset)
+    real = reference.get(run.dataset, "test", extractor, run.layout, quiet=not is_main_process())
+    labels = pool.balanced_labels(run.config.log.quality_samples, sampler.num_classes)
+    if len(labels) <= real.cloud.shape[1]:
+        raise ValueError(
+            f"config.log.quality_samples = {len(labels)} is too few for {real.cloud.shape[1]} features; give more"
+        )
+
+    def evaluate(params: Any) -> dict[str, float]:
+        images = sampler(labels, stream(run.config.seed, "eval"), params=params)
+        vectors, logits = next(features.compute(extractor, iter([images]), run.layout))
+        figures = {"fid": frechet_distance(moments([vectors]), real.moments)}
+        figures |= neighbourhoods(real.cloud[: len(labels)], vectors)
+        if logits is not None:
+            figures["class_accuracy"] = classes.accuracy(logits, labels)["class_accuracy"]
+        return figures
+
+    return evaluate
 
 
 def check_fits(sampler: Sampler, dataset: ImageDataset) -> None:
@@ -91,34 +113,82 @@ def check_fits(sampler: Sampler, dataset: ImageDataset) -> None:
         )
 
 
-def measure(
-    drawn: Pool,
+def judge_file(path: Path, dataset: ImageDataset, request: Request, *, quiet: bool = False) -> dict[str, Any]:
+    """The figures of samples that lie in a file, whoever drew them.
+
+    Args:
+        path: an .npz with `images` uint8 [N, H, W, C] and `labels` int [N], as `--mode=sample` writes it.
+        dataset: the real images.
+        request: of it the references and the features count.
+        quiet: without progress bars.
+
+    Raises:
+        ValueError: where the file holds something else, images of another shape, or too few of them.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, labels = file["images"], file["labels"].astype(np.int32)
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no file of samples: give an .npz with images and labels ({error})") from None
+    if images.dtype != np.uint8 or images.shape[1:] != dataset.image_shape or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{path} holds {images.dtype} {images.shape} images with {labels.shape} labels; "
+            f"{dataset.name} needs uint8 (N, {', '.join(map(str, dataset.image_shape))}) with (N,)"
+        )
+    layout = make_layout()
+    extractor = features.get(request.features, dataset)
+    real = real_images(dataset, request.references, extractor, layout, samples=len(images), quiet=quiet)
+    figures = measure(images, labels, dataset, real, extractor, layout)
+    settings = {"features": extractor.name, "references": list(request.references), "n_samples": len(images)}
+    return {"figures": figures, "settings": settings}
+
+
+def real_images(
     dataset: ImageDataset,
-    real: dict[str, reference.Reference],
+    names: Sequence[str],
     extractor: features.Extractor,
-    sampler: Sampler,
+    layout: Layout,
+    *,
+    samples: int,
+    quiet: bool,
+) -> dict[str, reference.Reference]:
+    """The features of the splits to compare with. Raises ValueError where so many samples have no covariance."""
+    real = {name: reference.get(dataset, name, extractor, layout, quiet=quiet) for name in names}
+    size = next(iter(real.values())).cloud.shape[1]
+    if samples <= size:
+        raise ValueError(f"n_samples={samples} is too few for {size} features; draw more than {size}")
+    return real
+
+
+def measure(
+    images: np.ndarray,
+    labels: np.ndarray,
+    dataset: ImageDataset,
+    real: Mapping[str, reference.Reference],
+    extractor: features.Extractor,
+    layout: Layout,
 ) -> dict[str, Any]:
-    """All figures of one pool of samples."""
-    vectors, logits = next(features.compute(extractor, iter([drawn.images]), sampler.layout))
+    """All figures of a set of samples, uint8 images with the labels that were asked for."""
+    vectors, logits = next(features.compute(extractor, iter([images]), layout))
     figures: dict[str, Any] = {}
     own = moments([vectors])
-    for name, images in real.items():
-        kernel, error = kernel_distance(vectors, images.cloud)
+    for name, split in real.items():
+        kernel, error = kernel_distance(vectors, split.cloud)
         figures[name] = {
-            "fid": frechet_distance(own, images.moments),
+            "fid": frechet_distance(own, split.moments),
             "kid": kernel,
             "kid_standard_error": error,
-            **neighbourhoods(images.cloud, vectors),
-            "diversity": classes.diversity(vectors, drawn.labels),
-            "diversity_of_real": classes.diversity(images.cloud, images.labels),
+            **neighbourhoods(split.cloud, vectors),
+            "diversity": classes.diversity(vectors, labels),
+            "diversity_of_real": classes.diversity(split.cloud, split.labels),
         }
     if logits is not None:
-        figures |= classes.accuracy(logits, drawn.labels) | {"class_score": classes.score(logits)}
-    figures |= copies(drawn, dataset)
+        figures |= classes.accuracy(logits, labels) | {"class_score": classes.score(logits)}
+    figures |= copies(images, dataset)
     return figures
 
 
-def copies(drawn: Pool, dataset: ImageDataset) -> dict[str, Any]:
+def copies(images: np.ndarray, dataset: ImageDataset) -> dict[str, Any]:
     """Whether samples are nearer to training images than unseen real images are, by squared pixel distance.
 
     copied            share of samples nearer to their training image than all but 1 % of the test images are to
@@ -129,8 +199,8 @@ def copies(drawn: Pool, dataset: ImageDataset) -> dict[str, Any]:
         return {}
     chosen = batch_indices(0, 0, min(COPIES_AMONG, len(dataset.test)), len(dataset.test))
     train, test, samples = (
-        images.reshape(len(images), -1).astype(np.float32)
-        for images in (dataset.train.images, dataset.test.images[chosen], drawn.images[:COPIES_AMONG])
+        x.reshape(len(x), -1).astype(np.float32)
+        for x in (dataset.train.images, dataset.test.images[chosen], images[:COPIES_AMONG])
     )
     of_test, of_samples = nearest_squares(test, train), nearest_squares(samples, train)
     return {

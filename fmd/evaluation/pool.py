@@ -45,7 +45,7 @@ def draw(sampler: Sampler, count: int, *, seed: int, folder: Path, settings: Map
         settings: weight, rule, solver, steps, ... as `Sampler.sample` takes them.
         quiet: without a progress bar.
     """
-    labels = np.arange(count, dtype=np.int32) % max(sampler.num_classes, 1)
+    labels = balanced_labels(count, sampler.num_classes)
     kept = folder / _name(sampler, seed, settings)
     base = stream(seed, "eval")
     chunks = []
@@ -63,6 +63,11 @@ def draw(sampler: Sampler, count: int, *, seed: int, folder: Path, settings: Map
             bar.update(len(part))
     columns = {key: np.concatenate([c[key] for c in chunks]) for key in ("images", "evaluations", "success")}
     return Pool(labels=labels, seconds=float(sum(c["seconds"] for c in chunks)), **columns)
+
+
+def balanced_labels(count: int, num_classes: int) -> np.ndarray:
+    """All classes in turn, int32 [count]; the null label of an unconditional model."""
+    return np.arange(count, dtype=np.int32) % max(num_classes, 1)
 
 
 def _name(sampler: Sampler, seed: int, settings: Mapping[str, Any]) -> str:

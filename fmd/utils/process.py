@@ -38,6 +38,8 @@ FLAGS_OF = {
         "reference",
         "features",
         "bits_per_dim",
+        "samples",
+        "source",
         "sweep",
     },
     "export": {"checkpoint", "average", "out"},
