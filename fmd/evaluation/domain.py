@@ -23,7 +23,6 @@ from fmd.utils.pixels import to_unit
 VERSION = 1
 FILES = {  # data set: sha256 of its file, weights/NAME-VERSION.npz
     "mnist": "301af8172103fc6b1e63deb83e04fad09e741dbf02d450acd1988a424909e647",  # 99.63 % right on the test split
-    "fashion_mnist": "",
 }
 LAYERS = (  # kind and width: 3x3 convolutions, and a fold of 2x2 pixels followed by a matrix product
     ("conv", 64),
