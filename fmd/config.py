@@ -142,14 +142,16 @@ class Log:
     every: int = 50  # steps per line of metrics.csv; a line is the mean over them
     eval_every: int = 1000  # validation loss; 0: only at the end
     eval_examples: int = 1000
+    quality_every: int = 0  # FID and what else --mode=eval measures; 0: not at all
+    quality_samples: int = 1000  # drawn for it with the settings of `sample`
     samples_every: int = 1000  # grid of samples from fixed noise; 0: only at the end
     samples_per_class: int = 8
     callbacks: tuple[str, ...] = ()  # "package.module:Class": your own, or one of fmd.training.writers
 
     def __post_init__(self) -> None:
-        for key in ("every", "eval_examples", "samples_per_class"):
+        for key in ("every", "eval_examples", "quality_samples", "samples_per_class"):
             _need(getattr(self, key) >= 1, f"log.{key}", getattr(self, key), "1 or more")
-        for key in ("eval_every", "samples_every"):
+        for key in ("eval_every", "quality_every", "samples_every"):
             _need(getattr(self, key) >= 0, f"log.{key}", getattr(self, key), "0 or more")
 
 
@@ -183,6 +185,7 @@ class Config:
             "checkpoint.every": self.checkpoint.every,
             "log.every": self.log.every,
             "log.eval_every": self.log.eval_every,
+            "log.quality_every": self.log.quality_every,
             "log.samples_every": self.log.samples_every,
         }
         for key, value in intervals.items():

@@ -1,5 +1,6 @@
 """One function per mode of the command line. Each takes the parsed flags and does one thing."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from absl import logging
 
 from fmd import config as configs
 from fmd import config_files, data
+from fmd.evaluation import evaluator, sweep
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
 from fmd.models.registry import import_user_modules
@@ -17,11 +19,13 @@ from fmd.sampling import sampler as samplers
 from fmd.training import callbacks, trainer
 from fmd.training.progress import Progress
 from fmd.training.report import HtmlReport
-from fmd.utils import distributed, process
+from fmd.utils import animation, distributed, process
 from fmd.utils.files import atomic_path, write_json
 from fmd.utils.viz import image_grid, save_png
 
 Overrides = Sequence[tuple[str, str]]
+N_SAMPLES = 64
+FRAMES = 41  # of an animation; what most solvers have as steps divides 40
 
 
 def train(flags: Any, overrides: Overrides) -> None:
@@ -58,29 +62,35 @@ def train_config(config: configs.Config, workdir: Path, extra: Sequence[callback
         return make_validation(run.model, run.facts, dataset.test, run.layout, examples=config.log.eval_examples)
 
     hooks: list[callbacks.Callback] = [callbacks.Log(), callbacks.Evaluate(validation), callbacks.Samples()]
+    if config.log.quality_every:
+        hooks.append(callbacks.Evaluate(evaluator.during_training, name="quality", every="quality_every"))
     hooks += [*callbacks.load(config.log.callbacks), *extra, Progress(), callbacks.Checkpoints(), HtmlReport()]
     return trainer.train(config, workdir, dataset, hooks)
 
 
 def sample(flags: Any, overrides: Overrides) -> None:
-    """Draws images to a PNG, or to an .npz with their labels."""
+    """Draws images to a PNG, to an .npz with their labels, or their way from noise to data to a .gif or .webp."""
     process.need(flags, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, or an export")
     outfile = Path(flags.outfile)
-    if outfile.suffix not in (".png", ".npz"):
-        raise ValueError(f"--outfile={outfile}: the name must end in .png or .npz")
+    if outfile.suffix not in (".png", ".npz", *animation.SUFFIXES):
+        raise ValueError(f"--outfile={outfile}: the name must end in .png, .npz, {' or '.join(animation.SUFFIXES)}")
     if outfile.exists() and not flags.overwrite:
         raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
     process.use_compilation_cache()
     sampler = samplers.load(flags.checkpoint, which=flags.average)
-    labels = parse_labels(flags.label, flags.n_samples, sampler.num_classes)
+    labels = parse_labels(flags.label, flags.n_samples or N_SAMPLES, sampler.num_classes)
+    times = np.linspace(0, 1, FRAMES) if outfile.suffix in animation.SUFFIXES else None
     drawn = sampler.sample(
-        labels, jax.random.key(flags.seed), weight=flags.weight, solver=flags.solver, steps=flags.steps
+        labels, jax.random.key(flags.seed), weight=flags.weight, solver=flags.solver, steps=flags.steps, times=times
     )
-    if outfile.suffix == ".npz":
+    scale = max(1, 56 // sampler.image_shape[0])
+    if times is not None:
+        frames = animation.grid_frames(np.moveaxis(drawn.images, 1, 0), scale=scale)
+        animation.save_animation(outfile, frames, overwrite=flags.overwrite)
+    elif outfile.suffix == ".npz":
         with atomic_path(outfile, overwrite=flags.overwrite) as temporary, open(temporary, "wb") as handle:
             np.savez_compressed(handle, images=drawn.images, labels=labels)
     else:
-        scale = max(1, 56 // sampler.image_shape[0])
         save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=flags.overwrite)
     logging.info(
         "%d images in %s; %.0f network evaluations per image (both halves of guidance counted)%s",
@@ -106,23 +116,45 @@ def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
 
 
 def evaluate(flags: Any, overrides: Overrides) -> None:
-    """Writes eval.json beside the checkpoint: the loss on the whole test split."""
-    process.need(flags, "checkpoint", "eval needs --checkpoint: a workdir, one step inside it, or an export")
+    """Judges samples of a model against real images: eval.json beside the checkpoint, or a sweep over one setting."""
+    if (flags.samples is None) == (flags.checkpoint is None):
+        raise ValueError("eval needs either --checkpoint, a workdir, one step inside it or an export, or --samples")
+    request = evaluator.Request(
+        n_samples=flags.n_samples or evaluator.Request.n_samples,
+        references=tuple(flags.reference.split(",")),
+        features=flags.features,
+        weight=flags.weight,
+        solver=flags.solver,
+        steps=flags.steps,
+        seed=flags.seed,
+        bits_per_dim=flags.bits_per_dim,
+    )
+    sweeping = sweep.parse(flags.sweep) if flags.sweep else None
     process.use_compilation_cache()
-    sampler = samplers.load(flags.checkpoint, which=flags.average)
+    if flags.samples is not None:
+        process.need(flags, "source", "eval of --samples needs --source: the real images, e.g. --source=mnist")
+        result = evaluator.judge_file(Path(flags.samples), data.load(flags.source), request)
+        report(result, f"{flags.samples}.eval.json")
+        return
+    checkpoint = Path(flags.checkpoint)
+    sampler = samplers.load(checkpoint, which=flags.average)
     config = sampler.facts["config"]
     dataset = data.load(config["data"]["source"], **config["data"]["params"])
-    if dataset.image_shape != sampler.image_shape or dataset.num_classes != sampler.num_classes:
-        raise ValueError(
-            f"the model is for {sampler.image_shape} images of {sampler.num_classes} classes, but the data set now "
-            f"has {dataset.image_shape} and {dataset.num_classes}; restore the data it was trained on"
-        )
-    measure = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
-    figures = {**measure(sampler.params), "examples": len(dataset.test), "step": sampler.facts["step"]}
-    outfile = Path(flags.checkpoint) / "eval.json"
-    write_json(outfile, figures)
-    for key, value in figures.items():
-        print(f"{key:>16}  {value:.6g}")
+    folder = checkpoint / ".eval"
+    if sweeping:
+        kind, values = sweeping
+        rows = sweep.run(checkpoint, sampler, dataset, request, kind, values, folder=folder)
+        written = sweep.save(checkpoint, kind, rows, evaluator.settings_of(sampler, request))
+        logging.info("written to %s", " and ".join(map(str, written)))
+    else:
+        report(evaluator.evaluate(sampler, dataset, request, folder=folder), checkpoint / "eval.json")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def report(result: dict[str, Any], outfile: Path | str) -> None:
+    """Prints the figures and writes them with all that belongs to them."""
+    print(evaluator.table(result))
+    write_json(Path(outfile), result)
     logging.info("written to %s", outfile)
 
 

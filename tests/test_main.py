@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
+from toys import quick_compilation
 
 from fmd import main
 from fmd.checkpoints.facts import write_facts
+from fmd.modes import FRAMES
 
 ROOT = Path(__file__).parents[1]
 DIGITS = f"--config={ROOT}/configs/digits.py"
@@ -30,11 +33,19 @@ TINY = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """What is compiled for one test serves the others, and is compiled quickly, in this process and those it starts."""
+    with pytest.MonkeyPatch.context() as patch, quick_compilation():
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def fmd(monkeypatch, capfd, tmp_path):
     """Runs the command line in this process, in an empty folder; returns (exit code, what it said on stderr)."""
     monkeypatch.setenv("FMD_HUGE_PAGES", "0")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments):
@@ -54,7 +65,7 @@ def fmd(monkeypatch, capfd, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, quick):
     """The workdir of a tiny finished run."""
     workdir = tmp_path_factory.mktemp("main") / "run"
     subprocess.run([sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"], check=True, capture_output=True)
@@ -64,7 +75,7 @@ def trained(tmp_path_factory):
 def test_a_run_is_sampled_evaluated_and_exported(fmd, trained):
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["2", "4"]
     assert (trained / "samples" / "step_00000004.png").exists()
-    assert fmd("--mode=eval", f"--checkpoint={trained}")[0] == 0
+    assert fmd("--mode=eval", f"--checkpoint={trained}", "--n_samples=80", "--steps=2")[0] == 0
     assert (trained / "eval.json").exists()
     assert fmd("--mode=export", f"--checkpoint={trained}", "--out=model")[0] == 0
     sample = ("--mode=sample", "--n_samples=12", "--steps=2", "--seed=5")
@@ -91,6 +102,22 @@ def test_a_picture_is_not_overwritten_unless_asked(fmd, trained):
     assert fmd(*command)[0] == 0
     assert fmd(*command) == (2, "fmd: x.png exists; choose another --outfile, or replace it with --overwrite\n")
     assert fmd(*command, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_runs_from_noise_to_the_picture(fmd, trained, suffix):
+    command = ("--mode=sample", f"--checkpoint={trained}", "--n_samples=4", "--steps=2", "--outfile")
+    assert fmd(*command, "x.png")[0] == 0
+    assert fmd(*command, f"x{suffix}")[0] == 0
+    picture = np.asarray(Image.open("x.png"))
+    with Image.open(f"x{suffix}") as animation:
+        assert animation.n_frames == FRAMES
+        noise = np.asarray(animation.convert("L"))
+        animation.seek(FRAMES - 1)
+        np.testing.assert_array_equal(np.asarray(animation.convert("L")), picture)
+    inside = noise[10:-10, 10:-10]
+    assert ((inside == 0).mean() > 0.05) & ((inside == 255).mean() > 0.05) & (noise != picture).any()
+    assert fmd(*command, f"x{suffix}")[0] == 2
 
 
 BAD_CONFIG = {
@@ -193,10 +220,13 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=sample", "--checkpoint={run}", "--steps=0"), "steps"),
         (("--mode=sample", "--checkpoint={run}", "--weight=nan"), "nan"),
         (("--mode=sample", "--checkpoint={run}", "--n_samples=0"), "n_samples"),
-        (("--mode=sample", "--checkpoint={run}", "--outfile=x.jpg"), ".png or .npz"),
+        (("--mode=sample", "--checkpoint={run}", "--outfile=x.jpg"), ".png, .npz, .gif or .webp"),
         (("--mode=sample", "--checkpoint={run}", "--average=decay7"), "decay7"),
         (("--mode=sample", "--checkpoint={run}", "--config.seed=1"), "only goes with --mode=train"),
-        (("--mode=eval", "--checkpoint={run}", "--steps=3"), "--steps has no effect with --mode=eval"),
+        (("--mode=eval", "--checkpoint={run}", "--label=3"), "--label has no effect with --mode=eval"),
+        (("--mode=eval", "--checkpoint={run}", "--n_samples=9"), "n_samples=9 is too few for 64 features"),
+        (("--mode=eval", "--checkpoint={run}", "--features=domain"), "domain features are for (28, 28, 1)"),
+        (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
         ((DIGITS, "--seed=3"), "--seed has no effect with --mode=train"),
         ((*TINY, "--workdir={run}", "--config.seed=1"), "seed: 0 -> 1"),
         ((DIGITS, "--workdir=/proc/fmd"), "/proc/fmd"),

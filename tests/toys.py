@@ -166,6 +166,7 @@ def start_fmd(*arguments, devices=1, **environment) -> subprocess.Popen:
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(Path(__file__).parent),
         **environment,

@@ -143,6 +143,14 @@ def check_interval(t0: Time, t1: Time) -> None:
         raise ValueError(f"t0={t0} and t1={t1} must be two different finite times")
 
 
+def choose_end_epsilon(end_epsilon: float | None, dtype: Any) -> float:
+    """The checked `end_epsilon`; by default far above rounding, so that 0/0 keeps digits, and far below any step."""
+    if end_epsilon is None:
+        return 1e-5 if dtype == jnp.float32 else 1e-12
+    check_end_epsilon(end_epsilon)
+    return end_epsilon
+
+
 def check_end_epsilon(end_epsilon: float) -> None:
     """ValueError where times cannot be clipped to [end_epsilon, 1 - end_epsilon]."""
     if not 0 <= end_epsilon < 0.5:

@@ -51,7 +51,7 @@ def log_likelihood(
     grid: Times | None = None,
     args: PyTree = None,
     chunk: int = 16,
-    end_epsilon: float = 0.0,
+    end_epsilon: float | None = None,
     indices: Int[Array, " batch"] | None = None,
     max_steps: int = 4096,
     adjoint: diffrax.AbstractAdjoint | None = None,

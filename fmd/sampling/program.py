@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from fmd.math import guidance, odes, schedules
+from fmd.math.integration import Times
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, check_name
+from fmd.sampling.trajectory import states_to_show
 from fmd.utils.pixels import to_uint8
 
 END_EPSILON = 1e-4  # how far inside [0, 1] a model is asked where its schedule is singular at an end
@@ -22,7 +25,7 @@ END_EPSILON = 1e-4  # how far inside [0, 1] a model is asked where its schedule 
 class Samples(NamedTuple):
     """Images with what they cost."""
 
-    images: Any  # uint8 [N, H, W, C]
+    images: Any  # uint8 [N, H, W, C], or [N, T, H, W, C] where times were asked for
     evaluations: Any  # int32 [N]: calls of the model on one example, both halves of guidance counted
     success: Any  # bool [N]: the solver arrived and every pixel is finite
 
@@ -35,6 +38,7 @@ class Settings(NamedTuple):
     steps: int
     rtol: float | None = None
     atol: float | None = None
+    times: tuple[float, ...] | None = None  # show the way at these times instead of its end
 
 
 def choose(
@@ -46,6 +50,7 @@ def choose(
     steps: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    times: Times | None = None,
 ) -> Settings:
     """The given settings, else those of the config in `facts`.
 
@@ -70,7 +75,8 @@ def choose(
             f"guidance weight {rule['weight']} needs a model trained with labels and train.label_dropout > 0 (this "
             f"one: {facts['num_classes']} classes, dropout {facts['config']['train']['label_dropout']}); use weight 1"
         )
-    return Settings(rule, solver, steps, rtol, atol)
+    times = None if times is None else tuple(np.asarray(times).tolist())
+    return Settings(rule, solver, steps, rtol, atol, times)
 
 
 def can_be_guided(facts: Mapping[str, Any]) -> bool:
@@ -99,8 +105,9 @@ def make_program(
         velocity = odes.from_model(predict, schedule, prediction)
         combine = combine_with(weight if fixed_weight is None else fixed_weight)
         field = guidance.guided_field(lambda x, t, y: velocity(t, x, y), facts["num_classes"], combine)
-        solution = solve_ode(field, noise * schedule.prior_std, args=labels, **options)
-        return Samples(to_uint8(solution.x), solution.evaluations * combine.evaluations, solution.success)
+        solution = solve_ode(field, noise * schedule.prior_std, args=labels, times=settings.times, **options)
+        x = solution.x if settings.times is None else states_to_show(solution, schedule)
+        return Samples(to_uint8(x), solution.evaluations * combine.evaluations, solution.success)
 
     return draw
 

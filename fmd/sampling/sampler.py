@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from fmd.checkpoints.weights import load_weights
+from fmd.math.integration import Times
 from fmd.models.registry import build_model, import_user_modules
 from fmd.sampling.program import Samples, Settings, choose, make_program
 from fmd.utils.compile import cpu_compiler_options
@@ -68,6 +69,7 @@ class Sampler:
         steps: int | None = None,
         rtol: float | None = None,
         atol: float | None = None,
+        times: Times | None = None,
         batch_size: int = 256,
         params: Any = None,
     ) -> Samples:
@@ -82,6 +84,7 @@ class Sampler:
             solver: a solver of fmd.math.simulators; default: the config's.
             steps: steps of a fixed-grid solver; default: the config's.
             rtol, atol: tolerances of an adaptive solver.
+            times: show each image at these increasing times in [0, 1] instead, see fmd.sampling.trajectory.
             batch_size: images per call of the compiled program; more are drawn in several calls.
             params: parameters to use instead of the sampler's own.
 
@@ -91,7 +94,9 @@ class Sampler:
         """
         labels = self._check_labels(labels)
         noise = self._check_noise(noise, key, len(labels))
-        settings = choose(self.facts, rule=rule, weight=weight, solver=solver, steps=steps, rtol=rtol, atol=atol)
+        settings = choose(
+            self.facts, rule=rule, weight=weight, solver=solver, steps=steps, rtol=rtol, atol=atol, times=times
+        )
         params = self.params if params is None else params
 
         batch = _round_up(min(batch_size, len(labels)), self.layout.mesh.size)

@@ -137,25 +137,30 @@ def saved_grids(run: Any) -> list[tuple[int, Path]]:
 
 
 class Evaluate(Callback):
-    """validation.csv and .jsonl: what `evaluate(params)` returns, every `log.eval_every` steps.
+    """NAME.csv and .jsonl: what `evaluate(params)` returns, every so many steps.
 
     Args:
         make: builds, from the run, a function from parameters to a dictionary of figures; fmd.modes hands it in, since
             this room knows nothing of evaluation.
+        name: of the log.
+        every: the key of config.log that says how often.
     """
 
-    def __init__(self, make: Callable[[Any], Callable[[Any], dict[str, float]]]) -> None:
-        self._make = make
+    def __init__(
+        self, make: Callable[[Any], Callable[[Any], Line]], *, name: str = "validation", every: str = "eval_every"
+    ) -> None:
+        self._make, self._name, self._every = make, name, every
 
     def on_train_start(self, run: Any) -> None:
         self._evaluate = self._make(run)
-        self._log = run.logs["validation"] = LineLog(run.workdir / "validation", after=run.step)
+        self._log = run.logs[self._name] = LineLog(run.workdir / self._name, after=run.step)
 
     def on_step_end(self, run: Any) -> None:
-        if run.due(run.config.log.eval_every):
+        if run.due(getattr(run.config.log, self._every)):
             with beside_the_steps(run, "evaluation"):
-                run.figures = {"step": run.step, **self._evaluate(run.weights)}
-            self._log.append(run.figures)
+                figures = {"step": run.step, **self._evaluate(run.weights)}
+            self._log.append(figures)
+            run.figures = (run.figures if run.figures.get("step") == run.step else {}) | figures
 
 
 class Checkpoints(Callback):

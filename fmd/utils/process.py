@@ -27,7 +27,21 @@ FLAGS_OF = {
         "steps",
         "seed",
     },
-    "eval": {"checkpoint", "average"},
+    "eval": {
+        "checkpoint",
+        "average",
+        "n_samples",
+        "weight",
+        "solver",
+        "steps",
+        "seed",
+        "reference",
+        "features",
+        "bits_per_dim",
+        "samples",
+        "source",
+        "sweep",
+    },
     "export": {"checkpoint", "average", "out"},
 }  # the flags that each mode looks at
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from fmd.utils.files import atomic_path
 
 LONGEST_SIDE = 4096  # pixels of a picture; larger ones are shrunk
 FONT_SIZE = 17
+SMALLEST_FONT = 9  # what can still be read; of wider names above columns only some are shown
 LONGEST_NAME = 24  # letters of a row's name
 
 
@@ -51,28 +53,40 @@ def image_grid(
 
 
 def labelled_grid(
-    images: np.ndarray, names: Sequence[str], *, scale: int = 1, longest_side: int = LONGEST_SIDE
+    images: np.ndarray,
+    names: Sequence[str],
+    *,
+    column_names: Sequence[str] = (),
+    scale: int = 1,
+    longest_side: int = LONGEST_SIDE,
 ) -> np.ndarray:
-    """`image_grid` with one row per name, and the names at the left of their rows.
+    """`image_grid` with one row per name, the names at the left of their rows and, if wanted, others above the columns.
 
     Args:
         images: uint8 [N, H, W, C], N a multiple of the number of names, row by row.
         names: one per row; where all are empty there is no space for them either.
+        column_names: one per column, or none.
         scale, longest_side: as in `image_grid`; the names take their space beside it.
 
     Returns:
         uint8 picture [.., .., 1 or 3].
 
     Raises:
-        ValueError: when the rows would not be equally long.
+        ValueError: when the rows would not be equally long, or have no name for each column.
     """
     if not names or len(images) % len(names):
         raise ValueError(f"{len(images)} images cannot be shared out to {len(names)} rows; give as many to each name")
-    grid = image_grid(images, columns=len(images) // len(names), scale=scale, longest_side=longest_side)
-    if not any(names):
-        return grid
-    margin = _names_beside_rows(names, len(grid))
-    return np.concatenate([np.broadcast_to(margin, (*margin.shape[:2], grid.shape[2])), grid], axis=1)
+    columns = len(images) // len(names)
+    if len(column_names) not in (0, columns):
+        raise ValueError(f"{len(column_names)} column names for {columns} columns; give one to each, or none")
+    grid = image_grid(images, columns=columns, scale=scale, longest_side=longest_side)
+    left = _names_beside_rows(names, len(grid)) if any(names) else np.empty((len(grid), 0, 1), np.uint8)
+    top = _names_above_columns(column_names, grid.shape[1]) if any(column_names) else np.empty((0, grid.shape[1], 1))
+    picture = np.full((len(top) + len(grid), left.shape[1] + grid.shape[1], grid.shape[2]), 255, np.uint8)
+    picture[: len(top), left.shape[1] :] = top
+    picture[len(top) :, : left.shape[1]] = left
+    picture[len(top) :, left.shape[1] :] = grid
+    return picture
 
 
 def _names_beside_rows(names: Sequence[str], height: int) -> np.ndarray:
@@ -88,6 +102,27 @@ def _names_beside_rows(names: Sequence[str], height: int) -> np.ndarray:
         middle = (width - space, height * (i + 0.5) / len(names))
         ImageDraw.Draw(margin).text(middle, name, fill=0, font=font, anchor="rm")
     return np.asarray(margin)[..., None]
+
+
+def _names_above_columns(names: Sequence[str], width: int) -> np.ndarray:
+    """The names in black on white, each above the middle of its part of `width`: [H, width, 1].
+
+    As large as the widest fits its part. Where even the smallest letters would run into one another, every second,
+    third, ... name is shown.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    part = width / len(names)
+    widest = max(ImageFont.load_default(FONT_SIZE).getlength(f"{name} ") for name in names)
+    size = min(FONT_SIZE, max(SMALLEST_FONT, int(FONT_SIZE * part / widest)))
+    font = ImageFont.load_default(size)
+    every = math.ceil(max(font.getlength(f"{name} ") for name in names) / part)
+    band = Image.new("L", (width, math.ceil(1.5 * size)), 255)
+    for i in range(0, len(names), every):
+        half = font.getlength(names[i]) / 2
+        middle = min(max((i + 0.5) * part, half), width - half)  # not over the edges
+        ImageDraw.Draw(band).text((middle, band.height / 2), names[i], fill=0, font=font, anchor="mm")
+    return np.asarray(band)[..., None]
 
 
 def channels_side_by_side(images: np.ndarray) -> np.ndarray:
@@ -110,10 +145,14 @@ def shrink(images: np.ndarray, factor: int) -> np.ndarray:
     return ((sums + count[..., None] // 2) // count[..., None]).astype(np.uint8)
 
 
-def save_png(path: Path, picture: np.ndarray, *, overwrite: bool = False) -> None:
-    """Writes a uint8 picture [H, W, 1 or 3] as PNG, atomically. Raises FileExistsError rather than overwrite."""
+def as_image(picture: np.ndarray) -> Any:
+    """A uint8 picture [H, W, 1 or 3] as a Pillow image, which a notebook shows where it ends a cell."""
     from PIL import Image
 
-    picture = picture[..., 0] if picture.shape[-1] == 1 else picture
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def save_png(path: Path, picture: np.ndarray, *, overwrite: bool = False) -> None:
+    """Writes a uint8 picture [H, W, 1 or 3] as PNG, atomically. Raises FileExistsError rather than overwrite."""
     with atomic_path(Path(path), overwrite=overwrite) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        as_image(picture).save(temporary, format="PNG")

@@ -1,13 +1,18 @@
 """Image folders: layouts, crop and resize, channels, damaged files, and the kept decoded arrays."""
 
 import os
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import toys
 from absl import logging
 from PIL import Image
 
+from fmd import config_files, modes
 from fmd.data import folder, images, load
+from fmd.sampling import sampler
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +216,49 @@ def test_folders_that_cannot_serve_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(folder.os, "listdir", refuse)
     with pytest.raises(PermissionError, match="cannot be read"):
         load("folder", path=str(tmp_path / "set"))
+
+
+def test_images_without_labels_train_an_unconditional_model(tmp_path):
+    for k in range(12):
+        paint(tmp_path / "set" / f"{k}.png", 20 * k, size=(8, 8), mode="L")
+    (tmp_path / "set" / "11.png").write_bytes(b"not a PNG")
+
+    def settings(**overrides):
+        return toys.config(
+            data={"source": "folder", "params": {"path": str(tmp_path / "set")}},
+            train={"num_steps": 2, "batch_size": 8},
+            optimizer={"warmup_steps": 1},
+            ema={"decays": [0.9], "power_stds": []},
+            log={"every": 1, "eval_every": 0, "samples_every": 0, "eval_examples": 8},
+            parallel={"mode": "jit"},
+            **overrides,
+        )
+
+    with toys.quick_compilation():
+        with pytest.raises(
+            ValueError, match=r"weight 2\.0 needs a model trained with labels .* 0 classes.*; use weight 1"
+        ):
+            modes.train_config(settings(), tmp_path / "refused")
+        plain = settings(sample={"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1})
+        run = modes.train_config(plain, tmp_path / "run")
+        assert (run.finished, run.facts["num_classes"], run.facts["train_images"]) == (True, 0, 10)
+        assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
+        draw = sampler.load(tmp_path / "run", layout=run.layout)
+        labels = modes.parse_labels(None, 3, draw.num_classes)
+        np.testing.assert_array_equal(labels, modes.parse_labels("null", 3, draw.num_classes))
+        assert draw(labels, jax.random.key(0)).shape == (3, 8, 8, 1)
+        with pytest.raises(ValueError, match="this model was trained without labels and takes 0 alone"):
+            draw([1], jax.random.key(0))
+        with pytest.raises(ValueError, match="use weight 1"):
+            draw(labels, jax.random.key(0), weight=0.0)
+
+
+def test_the_shipped_config_names_parameters_of_the_source(tmp_path):
+    paint_classes(tmp_path / "set")
+    paint(tmp_path / "set" / "a" / "grey.png", 9, mode="L", size=(30, 20))
+    config = config_files.load_file(Path(__file__).parents[2] / "configs" / "folder.py")
+    for block in (config, config_files.apply_on_cpu(config)):
+        params = {**block["data"]["params"], "path": str(tmp_path / "set")}
+        dataset = load(block["data"]["source"], **params)
+        assert dataset.image_shape == (params["image_size"], params["image_size"], 3)
+        assert dataset.class_names == ("a", "b")

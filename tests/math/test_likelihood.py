@@ -30,6 +30,17 @@ def test_exact_trace_of_a_correlated_gaussian():
     np.testing.assert_allclose(x0, oracles.gaussian_flow(data, schedule, 1.0, 0.0, x1), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["vp", "linear_vp", "sqrt_beta"])
+def test_a_velocity_that_is_infinite_at_the_data_needs_no_help(name):
+    schedule, data = schedules.get(name), oracles.gaussian([0.3, -0.2], [[0.5, 0.2], [0.2, 0.3]])
+    x1 = data.sample(jax.random.key(0), 6)
+    log_p, x0 = compiled(data.field(schedule), x1)
+    np.testing.assert_allclose(x0, oracles.gaussian_flow(data, schedule, 1.0, 0.0, x1), atol=1e-3)
+    prior_mismatch = gaussian_log_density(x0) - data.log_density(schedule, 0.0, x0)
+    exact = data.log_density(schedule, 1.0, x1) + prior_mismatch
+    np.testing.assert_allclose(log_p, exact, atol=1e-3)
+
+
 def test_adaptive_solver_and_wide_prior():
     """The variance-exploding path starts at N(0, sigma_max^2) and carries its end exactly: log p_1 has sigma(1)."""
     schedule = schedules.get("ve", sigma_max=20.0, sigma_min=0.01)

@@ -80,6 +80,38 @@ def test_names_are_at_the_left_of_their_rows(channels):
     np.testing.assert_array_equal(picture, viz.labelled_grid(x, names, scale=2))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_names_stand_above_their_columns(channels):
+    x = images(6, 12, 20, channels)
+    names, above = ["row", "r"], ["t = 0", "", "1"]
+    picture = viz.labelled_grid(x, names, column_names=above, scale=2)
+    rows = viz.labelled_grid(x, names, scale=2)
+    np.testing.assert_array_equal(picture[-len(rows) :], rows)
+    grid = viz.image_grid(x, columns=3, scale=2)
+    band = picture[: -len(rows)]
+    assert (band[:, : -grid.shape[1]] == 255).all()  # nothing above the names of the rows
+    inked = (band[:, -grid.shape[1] :] < 128).any((0, 2)).nonzero()[0] / grid.shape[1]
+    assert abs(inked[inked < 1 / 2].mean() - 1 / 6) < 0.03
+    assert abs(inked[inked > 1 / 2].mean() - 5 / 6) < 0.03
+    assert not ((inked > 1 / 3) & (inked < 2 / 3)).any()
+    assert (inked < 1 / 3).sum() > 3 * (inked > 2 / 3).sum()  # the first is the longer one
+    np.testing.assert_array_equal(
+        viz.labelled_grid(x, ["", ""], column_names=above, scale=2), picture[:, -grid.shape[1] :]
+    )
+
+
+@pytest.mark.parametrize(("count", "scale", "shown"), [(4, 4, 4), (12, 2, 12), (12, 1, 6), (30, 1, 15)])
+def test_names_above_narrow_columns_do_not_run_into_one_another(count, scale, shown):
+    """Shown smaller, and where that is not enough every second one. Dashes join, so that a name is one stroke."""
+    x = images(count, 12, 12)
+    picture = viz.labelled_grid(x, [""], column_names=["———"] * count, scale=scale)
+    band = picture[: len(picture) - len(viz.image_grid(x, columns=count, scale=scale))]
+    assert viz.SMALLEST_FONT < len(band) < 2 * viz.FONT_SIZE
+    strokes = np.flatnonzero(np.diff((band < 200).any((0, 2)), prepend=False, append=False)).reshape(-1, 2)
+    assert len(strokes) == shown
+    assert (strokes[1:, 0] - strokes[:-1, 1]).min() > 3
+
+
 def test_no_space_for_names_that_are_not_there():
     x = images(4)
     np.testing.assert_array_equal(viz.labelled_grid(x, ["", ""]), viz.image_grid(x, columns=2))
@@ -94,6 +126,8 @@ def test_a_long_name_is_cut_and_many_rows_have_small_names():
 def test_rows_must_be_equally_long():
     with pytest.raises(ValueError, match="5 images cannot be shared out to 2 rows"):
         viz.labelled_grid(images(5), ["a", "b"])
+    with pytest.raises(ValueError, match="3 column names for 2 columns"):
+        viz.labelled_grid(images(4), ["a", "b"], column_names=["x", "y", "z"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

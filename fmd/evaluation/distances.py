@@ -1,0 +1,146 @@
+"""Distances between two sets of feature vectors, in NumPy and float64.
+
+    frechet_distance    |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of the Gaussians with their moments: FID where
+                        the features are InceptionV3's                                            1706.08500
+    kernel_distance     squared maximum mean discrepancy, kernel (x.y/d + 1)^3, unbiased: KID      1801.01401
+    neighbourhoods      precision and recall (1904.06991), density and coverage (2002.09797), from balls that reach to
+                        the k-th nearest neighbour
+
+FID is biased: it falls with the number of samples, so compare at equal numbers only. KID is not.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+Features = Float[np.ndarray, "N D"]
+Others = Float[np.ndarray, "M D"]
+ROWS = 1000  # rows of a distance matrix held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean [D] and covariance [D, D] (divided by count - 1) of feature vectors, float64."""
+
+    count: int
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def moments(batches: Iterable[np.ndarray]) -> Moments:
+    """The moments of all rows of all batches [N, D], in one pass and without losing digits (Chan et al. 1979).
+
+    Raises:
+        ValueError: for fewer than two rows.
+    """
+    count, mean, scatter = 0, np.zeros(()), np.zeros(())
+    for batch in batches:
+        if not len(batch):
+            continue
+        rows = np.asarray(batch, np.float64)
+        batch_mean = rows.mean(axis=0)
+        centred = rows - batch_mean
+        shift, total = batch_mean - mean, count + len(rows)
+        scatter = scatter + centred.T @ centred + np.multiply.outer(shift, shift) * (count * len(rows) / total)
+        mean = mean + shift * (len(rows) / total)
+        count = total
+    if count < 2:
+        raise ValueError(f"{count} feature vectors have no covariance; give at least two")
+    return Moments(count, mean, scatter / (count - 1))
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """The Frechet distance of two Gaussians, 0 or more.
+
+    tr (S_a S_b)^(1/2) is the sum of the square roots of the eigenvalues of S_a^(1/2) S_b S_a^(1/2), a symmetric matrix:
+    no complex numbers appear, however singular the covariances are.
+
+    Raises:
+        ValueError: where the features differ in size, or a covariance cannot be told from so few samples.
+    """
+    size = len(a.mean)
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"features of size {size} and {len(b.mean)} cannot be compared; use the same ones for both")
+    if (fewest := min(a.count, b.count)) <= size:
+        raise ValueError(f"{fewest} samples are too few for the covariance of {size} features; draw more than {size}")
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b.covariance @ root), 0.0)).sum()
+    squares = np.sum((a.mean - b.mean) ** 2)
+    return float(max(squares + np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * cross, 0.0))
+
+
+def kernel_distance(
+    a: Features, b: Others, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """(mean, standard error) of the unbiased squared MMD over random subsets, drawn without replacement.
+
+    Unbiased, so it may fall below 0 for equal distributions. Subsets are smaller where there are fewer vectors.
+    """
+    size = min(subset_size, len(a), len(b))
+    if size < 2:
+        raise ValueError(f"the kernel distance needs two or more vectors of each kind, not {len(a)} and {len(b)}")
+    random = np.random.default_rng(seed)
+    values = np.array([
+        _unbiased_mmd(*(random.choice(x, size, replace=False).astype(np.float64) for x in (a, b)))
+        for _ in range(subsets)
+    ])  # fmt: skip
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(subsets)) if subsets > 1 else float("nan")
+
+
+def _unbiased_mmd(a: np.ndarray, b: np.ndarray) -> float:
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / x.shape[1] + 1.0) ** 3
+
+    n = len(a)
+    within = sum(k.sum() - np.trace(k) for k in (kernel(a, a), kernel(b, b))) / (n * (n - 1))
+    return float(within - 2.0 * kernel(a, b).mean())
+
+
+def neighbourhoods(real: Features, fake: Others, *, k: int = 5) -> dict[str, float]:
+    """Precision, recall, density and coverage with balls up to the k-th nearest neighbour within each set.
+
+    precision   share of fakes inside some real's ball           recall     share of reals inside some fake's ball
+    density     real balls around a fake, over k, on average     coverage   share of reals with a fake in their ball
+
+    Raises:
+        ValueError: where a set has no k-th neighbour.
+    """
+    if (fewest := min(len(real), len(fake))) <= k:
+        raise ValueError(f"{fewest} samples have no {k}-th neighbour; give more than {k}")
+    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    real_radius, fake_radius = (radii(x, k) for x in (real, fake))
+    inside_real, inside_fake, nearest = [], [], []
+    for rows, squares in squared_distances(real, fake):
+        within = squares <= real_radius[rows, None]
+        inside_real.append(within.sum(axis=0))
+        inside_fake.append((squares <= fake_radius[None]).any(axis=1))
+        nearest.append(within.any(axis=1))
+    balls = np.sum(inside_real, axis=0)
+    return {
+        "precision": float((balls > 0).mean()),
+        "recall": float(np.concatenate(inside_fake).mean()),
+        "density": float(balls.mean() / k),
+        "coverage": float(np.concatenate(nearest).mean()),
+    }
+
+
+def radii(x: np.ndarray, k: int) -> np.ndarray:
+    """Squared distance of each row to its k-th nearest other row."""
+    return np.concatenate([np.partition(squares, k, axis=1)[:, k] for _, squares in squared_distances(x, x)])
+
+
+def nearest_squares(x: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Squared distance of each row of `x` to the nearest row of `among`."""
+    return np.concatenate([squares.min(axis=1) for _, squares in squared_distances(x, among)])
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """(slice of the rows of x, their squared distances to all rows of y), ROWS of them at a time."""
+    norms = np.sum(y**2, axis=1)
+    for first in range(0, len(x), ROWS):
+        rows = slice(first, min(first + ROWS, len(x)))
+        squares = np.sum(x[rows] ** 2, axis=1)[:, None] + norms[None] - 2.0 * (x[rows] @ y.T)
+        yield rows, np.maximum(squares, 0.0, out=squares)

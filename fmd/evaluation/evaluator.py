@@ -1,0 +1,253 @@
+"""Judges a model by its samples: distances to real images, classes, diversity, copies, and what it cost.
+
+Everything that decides a figure is recorded beside it, so that two figures can be compared or be seen not to compare:
+the average of the weights, solver, steps, guidance, number of samples, seed, reference split, and the features with
+their version. Samples are rounded to uint8, as a file would be, before anything is measured.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmd.data import ImageDataset, StreamedSplit, batch_indices
+from fmd.evaluation import bits, classes, features, pool, reference
+from fmd.evaluation.distances import frechet_distance, kernel_distance, moments, nearest_squares, neighbourhoods
+from fmd.evaluation.pool import Pool
+from fmd.evaluation.validation import make_validation
+from fmd.sampling.program import choose
+from fmd.sampling.sampler import Sampler
+from fmd.utils.distributed import Layout, is_main_process, make_layout
+from fmd.utils.seed import stream
+
+COPIES_AMONG = 1000  # samples, and test images, whose nearest training image is looked up
+COPY_QUANTILE = 0.01
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure. None means the config's own setting."""
+
+    n_samples: int = 5000  # all classes in turn
+    references: tuple[str, ...] = ("test",)  # splits of real images: "test", "train"
+    features: str = "auto"  # see fmd.evaluation.features
+    weight: float | None = None
+    rule: dict[str, Any] | None = None
+    solver: str | None = None
+    steps: int | None = None
+    seed: int = 0
+    bits_per_dim: int = 0  # test images whose likelihood is computed; 0: none, for it is slow
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The settings that `Sampler.sample` takes."""
+        return {key: getattr(self, key) for key in ("weight", "rule", "solver", "steps")}
+
+
+def evaluate(
+    sampler: Sampler, dataset: ImageDataset, request: Request, *, folder: Path, quiet: bool = False
+) -> dict[str, Any]:
+    """Draws the samples of a request and measures them.
+
+    Args:
+        sampler: the model.
+        dataset: the real images.
+        request: what to measure.
+        folder: where samples are kept until the next call, so that an interrupted evaluation goes on.
+        quiet: without progress bars.
+
+    Returns:
+        {"figures": ..., "settings": ..., "cost": ...}, all JSON.
+
+    Raises:
+        ValueError: where the data set is not the model's, there are too few samples, or a setting is wrong.
+    """
+    check_fits(sampler, dataset)
+    extractor = features.get(request.features, dataset)
+    real = real_images(dataset, request.references, extractor, sampler.layout, samples=request.n_samples, quiet=quiet)
+    drawn = pool.draw(
+        sampler, request.n_samples, seed=request.seed, folder=folder, settings=request.sampling, quiet=quiet
+    )
+    figures = measure(drawn.images, drawn.labels, dataset, real, extractor, sampler.layout)
+    validation = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
+    figures |= validation(sampler.params)
+    if request.bits_per_dim:
+        figures["likelihood"] = bits.measure(
+            sampler, dataset.test, examples=request.bits_per_dim, seed=request.seed, quiet=quiet
+        )
+    settings = settings_of(sampler, request) | {"features": extractor.name}
+    return {"figures": figures, "settings": settings, "cost": cost_of(drawn)}
+
+
+def during_training(run: Any) -> Callable[[Any], dict[str, float]]:
+    """A function from parameters to the main figures against the test split, for `fmd.training.callbacks.Evaluate`."""
+    sampler = Sampler.from_facts(run.facts, model=run.model, layout=run.layout)
+    extractor = features.get("auto", run.dataset)
+    real = reference.get(run.dataset, "test", extractor, run.layout, quiet=not is_main_process())
+    labels = pool.balanced_labels(run.config.log.quality_samples, sampler.num_classes)
+    if len(labels) <= real.cloud.shape[1]:
+        raise ValueError(
+            f"config.log.quality_samples = {len(labels)} is too few for {real.cloud.shape[1]} features; give more"
+        )
+
+    def evaluate(params: Any) -> dict[str, float]:
+        images = sampler(labels, stream(run.config.seed, "eval"), params=params)
+        vectors, logits = next(features.compute(extractor, iter([images]), run.layout))
+        figures = {"fid": frechet_distance(moments([vectors]), real.moments)}
+        figures |= neighbourhoods(real.cloud[: len(labels)], vectors)
+        if logits is not None:
+            figures["class_accuracy"] = classes.accuracy(logits, labels)["class_accuracy"]
+        return figures
+
+    return evaluate
+
+
+def check_fits(sampler: Sampler, dataset: ImageDataset) -> None:
+    """Raises ValueError where the data set is not of the model's shape and classes."""
+    if dataset.image_shape != sampler.image_shape or dataset.num_classes != sampler.num_classes:
+        raise ValueError(
+            f"the model is for {sampler.image_shape} images of {sampler.num_classes} classes, but the data set now "
+            f"has {dataset.image_shape} and {dataset.num_classes}; restore the data it was trained on"
+        )
+
+
+def judge_file(path: Path, dataset: ImageDataset, request: Request, *, quiet: bool = False) -> dict[str, Any]:
+    """The figures of samples that lie in a file, whoever drew them.
+
+    Args:
+        path: an .npz with `images` uint8 [N, H, W, C] and `labels` int [N], as `--mode=sample` writes it.
+        dataset: the real images.
+        request: of it the references and the features count.
+        quiet: without progress bars.
+
+    Raises:
+        ValueError: where the file holds something else, images of another shape, or too few of them.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, labels = file["images"], file["labels"].astype(np.int32)
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no file of samples: give an .npz with images and labels ({error})") from None
+    if images.dtype != np.uint8 or images.shape[1:] != dataset.image_shape or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{path} holds {images.dtype} {images.shape} images with {labels.shape} labels; "
+            f"{dataset.name} needs uint8 (N, {', '.join(map(str, dataset.image_shape))}) with (N,)"
+        )
+    layout = make_layout()
+    extractor = features.get(request.features, dataset)
+    real = real_images(dataset, request.references, extractor, layout, samples=len(images), quiet=quiet)
+    figures = measure(images, labels, dataset, real, extractor, layout)
+    settings = {"features": extractor.name, "references": list(request.references), "n_samples": len(images)}
+    return {"figures": figures, "settings": settings}
+
+
+def real_images(
+    dataset: ImageDataset,
+    names: Sequence[str],
+    extractor: features.Extractor,
+    layout: Layout,
+    *,
+    samples: int,
+    quiet: bool,
+) -> dict[str, reference.Reference]:
+    """The features of the splits to compare with. Raises ValueError where so many samples have no covariance."""
+    real = {name: reference.get(dataset, name, extractor, layout, quiet=quiet) for name in names}
+    size = next(iter(real.values())).cloud.shape[1]
+    if samples <= size:
+        raise ValueError(f"n_samples={samples} is too few for {size} features; draw more than {size}")
+    return real
+
+
+def measure(
+    images: np.ndarray,
+    labels: np.ndarray,
+    dataset: ImageDataset,
+    real: Mapping[str, reference.Reference],
+    extractor: features.Extractor,
+    layout: Layout,
+) -> dict[str, Any]:
+    """All figures of a set of samples, uint8 images with the labels that were asked for."""
+    vectors, logits = next(features.compute(extractor, iter([images]), layout))
+    figures: dict[str, Any] = {}
+    own = moments([vectors])
+    for name, split in real.items():
+        kernel, error = kernel_distance(vectors, split.cloud)
+        figures[name] = {
+            "fid": frechet_distance(own, split.moments),
+            "kid": kernel,
+            "kid_standard_error": error,
+            **neighbourhoods(split.cloud, vectors),
+            "diversity": classes.diversity(vectors, labels),
+            "diversity_of_real": classes.diversity(split.cloud, split.labels),
+        }
+    if logits is not None:
+        figures |= classes.accuracy(logits, labels) | {"class_score": classes.score(logits)}
+    figures |= copies(images, dataset)
+    return figures
+
+
+def copies(images: np.ndarray, dataset: ImageDataset) -> dict[str, Any]:
+    """Whether samples are nearer to training images than unseen real images are, by squared pixel distance.
+
+    copied            share of samples nearer to their training image than all but 1 % of the test images are to
+                      theirs: 0.01 for a model as good as the data, more for one that repeats them
+    nearest_ratio     median distance of samples to their nearest training image over that of test images
+    """
+    if isinstance(dataset.train, StreamedSplit):
+        return {}
+    chosen = batch_indices(0, 0, min(COPIES_AMONG, len(dataset.test)), len(dataset.test))
+    train, test, samples = (
+        x.reshape(len(x), -1).astype(np.float32)
+        for x in (dataset.train.images, dataset.test.images[chosen], images[:COPIES_AMONG])
+    )
+    of_test, of_samples = nearest_squares(test, train), nearest_squares(samples, train)
+    return {
+        "copied": float((of_samples < np.quantile(of_test, COPY_QUANTILE)).mean()),
+        "nearest_ratio": float(np.sqrt(np.median(of_samples) / np.median(of_test))) if np.median(of_test) else None,
+    }
+
+
+def settings_of(sampler: Sampler, request: Request) -> dict[str, Any]:
+    """All that decides the figures, with the config's defaults filled in."""
+    chosen = choose(sampler.facts, **request.sampling)
+    return {
+        **asdict(request),
+        "references": list(request.references),
+        "rule": chosen.rule,
+        "weight": chosen.rule["weight"],
+        "solver": chosen.solver,
+        "steps": chosen.steps,
+        "average": sampler.facts.get("average"),
+        "step": sampler.facts.get("step"),
+        "rounding": "uint8, clip(round((x + 1) * 127.5), 0, 255)",
+        "fmd": sampler.facts.get("fmd_version"),
+    }
+
+
+def cost_of(drawn: Pool) -> dict[str, Any]:
+    """What drawing the samples took."""
+    return {
+        "evaluations_per_image": float(drawn.evaluations.mean()),
+        "seconds": drawn.seconds,
+        "images_per_second": len(drawn.labels) / drawn.seconds if drawn.seconds else None,
+        "failed": int((~drawn.success).sum()),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures of `evaluate` for people, a line each."""
+    lines = []
+    for name, value in _flat(result["figures"]):
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            continue  # per class and confusion: they are in the file
+        lines.append(f"{name:>28}  {'-' if value is None else format(value, '.6g')}")
+    return "\n".join(lines)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs = []
+    for key, value in tree.items():
+        pairs += _flat(value, f"{key} ") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return pairs

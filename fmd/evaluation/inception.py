@@ -1,0 +1,313 @@
+"""InceptionV3 as the Fréchet Inception distance uses it: images -> 2048 features and 1008 logits.
+
+The network is that of arXiv 1512.00567 with the weights of TensorFlow's graph of 2015-12-05. The weights belong to a
+few habits of that graph, without which the features are others:
+
+- average pools in the blocks with a pool branch divide by the number of real pixels, not counting the padding;
+- the last block, Mixed_7c, has a max pool in that branch;
+- batch normalisation has eps = 1e-3. Here it is folded into kernel and bias of the convolution before it.
+
+Weights come from the file that PyTorch users have for it, so modules carry the names that its parameters have.
+Convolutions ask for full float32 precision: by default GPUs and TPUs would round their inputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.client
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.lax import Precision
+from jaxtyping import Array, Float
+
+from fmd.data.cache import cache_dir, write_atomically
+from fmd.evaluation.torch_file import read_state_dict
+
+SIZE = 299
+EPSILON = 1e-3  # of the batch normalisation
+CHECKSUM = "6726825d"  # the file's sha256 begins so
+FILE_NAME = f"pt_inception-2015-12-05-{CHECKSUM}.pth"
+URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
+
+
+def inception_features(
+    variables: Mapping[str, Any], images: jax.Array | np.ndarray
+) -> tuple[Float[Array, "B 2048"], Float[Array, "B 1008"]]:
+    """Features and logits of images with one or three channels, a pure function to be compiled.
+
+    Args:
+        variables: what `load_variables` gave.
+        images: uint8 [B, H, W, 1 or 3] of any size, see `preprocess`.
+
+    Returns:
+        (the last average pool, logits with their bias), float32. The softmax of the original Inception score leaves the
+        bias out: logits - variables["params"]["fc"]["bias"].
+    """
+    outputs: Any = InceptionV3().apply(variables, preprocess(images))
+    return outputs
+
+
+def preprocess(images: jax.Array | np.ndarray) -> Float[Array, "B 299 299 3"]:
+    """uint8 pixels u to the network's input: x = u / 255, resized to 299 x 299, then 2 x - 1; one channel thrice.
+
+    Resizing is bilinear between pixel centres, without the low-pass filter ("antialias") that many libraries, JAX's own
+    among them, add when images become smaller. Along an axis of n pixels, output pixel i reads the input at
+
+        s = max(0, (i + 1/2) n / 299 - 1/2),     x[f] (1 - s + f) + x[min(f + 1, n - 1)] (s - f),     f = floor(s).
+
+    n / 299 and s are rounded to float32 once each, as a fused multiply-add does, and everything after is float32:
+    nothing is rounded back to uint8. Images of 299 x 299 are only scaled. These are the rules of pytorch-fid; the
+    original graph takes (u - 128) / 128 and other pixel centres.
+
+    Raises ValueError for anything but uint8 [B, H, W, 1] or [B, H, W, 3].
+    """
+    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images must be uint8 [B, H, W, C] with C = 1 or 3, got {images.dtype} {list(images.shape)}; "
+            f"convert or drop channels first"
+        )
+    x = jnp.asarray(images).astype(jnp.float32) / 255.0
+    x = 2.0 * _resize(_resize(x, axis=2), axis=1) - 1.0
+    return jnp.repeat(x, 3 // images.shape[-1], axis=-1)
+
+
+def _resize(x: jax.Array, axis: int) -> jax.Array:
+    size = x.shape[axis]
+    scale = float(np.float32(size / SIZE))
+    source = np.maximum(scale * (np.arange(SIZE) + 0.5) - 0.5, 0.0).astype(np.float32)
+    first = source.astype(np.int32)
+    second = np.minimum(first + 1, size - 1)
+    weight = (source - first.astype(np.float32)).reshape([SIZE if i == axis else 1 for i in range(x.ndim)])
+    return jnp.take(x, first, axis) * (1 - weight) + jnp.take(x, second, axis) * weight
+
+
+class InceptionV3(nn.Module):
+    """x float32 [B, 299, 299, 3] in [-1, 1] -> (features [B, 2048], logits [B, 1008]), float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W 3"]) -> tuple[Float[Array, "B 2048"], Float[Array, "B 1008"]]:
+        x = _conv(x, "Conv2d_1a_3x3", 32, (3, 3), 2)
+        x = _conv(x, "Conv2d_2a_3x3", 32, (3, 3), padding="VALID")
+        x = _conv(x, "Conv2d_2b_3x3", 64, (3, 3))
+        x = _halve(x)
+        x = _conv(x, "Conv2d_3b_1x1", 80)
+        x = _conv(x, "Conv2d_4a_3x3", 192, (3, 3), padding="VALID")
+        x = _halve(x)  # 35 x 35
+        for name, pool_width in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
+            x = BlockA(pool_width, name=name)(x)
+        x = BlockB(name="Mixed_6a")(x)  # 17 x 17
+        for name, width in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+            x = BlockC(width, name=name)(x)
+        x = BlockD(name="Mixed_7a")(x)  # 8 x 8
+        x = BlockE(_average, name="Mixed_7b")(x)
+        x = BlockE(_maximum, name="Mixed_7c")(x)
+        features = x.mean(axis=(1, 2))
+        return features, nn.Dense(1008, precision=Precision.HIGHEST, name="fc")(features)
+
+
+class BlockA(nn.Module):
+    """Branches of 1x1, 5x5 and two 3x3 convolutions."""
+
+    pool_width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+        five = _conv(x, "branch5x5_1", 48)
+        five = _conv(five, "branch5x5_2", 64, (5, 5))
+        three = _conv(x, "branch3x3dbl_1", 64)
+        three = _conv(three, "branch3x3dbl_2", 96, (3, 3))
+        three = _conv(three, "branch3x3dbl_3", 96, (3, 3))
+        pool = _conv(_average(x), "branch_pool", self.pool_width)
+        return _join(_conv(x, "branch1x1", 64), five, three, pool)
+
+
+class BlockB(nn.Module):
+    """Half the height and width."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B P Q D"]:
+        double = _conv(x, "branch3x3dbl_1", 64)
+        double = _conv(double, "branch3x3dbl_2", 96, (3, 3))
+        double = _conv(double, "branch3x3dbl_3", 96, (3, 3), 2)
+        return _join(_conv(x, "branch3x3", 384, (3, 3), 2), double, _halve(x))
+
+
+class BlockC(nn.Module):
+    """7x7 convolutions, once and twice, each factorised into a row and a column."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+        once = _conv(x, "branch7x7_1", self.width)
+        once = _conv(once, "branch7x7_2", self.width, (1, 7))
+        once = _conv(once, "branch7x7_3", 192, (7, 1))
+        twice = _conv(x, "branch7x7dbl_1", self.width)
+        twice = _conv(twice, "branch7x7dbl_2", self.width, (7, 1))
+        twice = _conv(twice, "branch7x7dbl_3", self.width, (1, 7))
+        twice = _conv(twice, "branch7x7dbl_4", self.width, (7, 1))
+        twice = _conv(twice, "branch7x7dbl_5", 192, (1, 7))
+        return _join(_conv(x, "branch1x1", 192), once, twice, _conv(_average(x), "branch_pool", 192))
+
+
+class BlockD(nn.Module):
+    """Half the height and width, with a factorised 7x7 convolution in one branch."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B P Q D"]:
+        three = _conv(x, "branch3x3_1", 192)
+        three = _conv(three, "branch3x3_2", 320, (3, 3), 2)
+        seven = _conv(x, "branch7x7x3_1", 192)
+        seven = _conv(seven, "branch7x7x3_2", 192, (1, 7))
+        seven = _conv(seven, "branch7x7x3_3", 192, (7, 1))
+        seven = _conv(seven, "branch7x7x3_4", 192, (3, 3), 2)
+        return _join(three, seven, _halve(x))
+
+
+class BlockE(nn.Module):
+    """3x3 convolutions whose end is a row and a column side by side; `pool` is what differs between the two blocks."""
+
+    pool: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W 2048"]:
+        once = _conv(x, "branch3x3_1", 384)
+        once = _join(_conv(once, "branch3x3_2a", 384, (1, 3)), _conv(once, "branch3x3_2b", 384, (3, 1)))
+        twice = _conv(x, "branch3x3dbl_1", 448)
+        twice = _conv(twice, "branch3x3dbl_2", 384, (3, 3))
+        twice = _join(_conv(twice, "branch3x3dbl_3a", 384, (1, 3)), _conv(twice, "branch3x3dbl_3b", 384, (3, 1)))
+        return _join(_conv(x, "branch1x1", 320), once, twice, _conv(self.pool(x), "branch_pool", 192))
+
+
+def _conv(
+    x: jax.Array, name: str, width: int, kernel: tuple[int, int] = (1, 1), stride: int = 1, padding: str = "SAME"
+) -> jax.Array:
+    """Convolution and ReLU in the module that is running; with a stride only where the kernel fits."""
+    padding = "VALID" if stride > 1 else padding
+    return nn.relu(nn.Conv(width, kernel, stride, padding, precision=Precision.HIGHEST, name=name)(x))
+
+
+def _average(x: jax.Array) -> jax.Array:
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+def _maximum(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), padding="SAME")
+
+
+def _halve(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), (2, 2))
+
+
+def _join(*branches: jax.Array) -> jax.Array:
+    return jnp.concatenate(branches, axis=-1)
+
+
+def load_variables(path: str | Path) -> dict[str, Any]:
+    """The published file as variables of `InceptionV3`, on JAX's default device.
+
+    Raises OSError for a file that cannot be opened, ValueError for one that does not hold exactly this network.
+    """
+    state = read_state_dict(path)
+    state = {name: array for name, array in state.items() if not name.endswith(".num_batches_tracked")}
+
+    def take(name: str, *shape: int) -> np.ndarray:
+        if name not in state:
+            raise ValueError(f"{path} has no parameter {name}; give the file {FILE_NAME}")
+        array = state.pop(name)
+        if array.shape != shape or array.dtype != np.float32:
+            raise ValueError(
+                f"{path}: {name} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}; "
+                f"give the file {FILE_NAME}"
+            )
+        return array.astype(np.float64)
+
+    params = {}
+    for module, shape in _kernel_shapes().items():
+        kernel, bias = (_dense if len(shape) == 2 else _convolution)(take, ".".join(module), shape)
+        params[*module, "kernel"] = jnp.asarray(kernel, jnp.float32)
+        params[*module, "bias"] = jnp.asarray(bias, jnp.float32)
+    if state:
+        raise ValueError(f"{path}: {next(iter(state))} is no parameter of this network; give the file {FILE_NAME}")
+    return {"params": unflatten_dict(params)}
+
+
+Take = Callable[..., np.ndarray]  # (parameter's name, its shape) -> float64
+
+
+def _dense(take: Take, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    inside, outside = shape
+    return take(f"{name}.weight", outside, inside).T, take(f"{name}.bias", outside)
+
+
+def _convolution(take: Take, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """gamma (w * x - mean) / sqrt(variance + eps) + beta as one kernel and bias."""
+    height, width, inside, outside = shape
+    kernel = take(f"{name}.conv.weight", outside, inside, height, width).transpose(2, 3, 1, 0)
+    gamma, beta = take(f"{name}.bn.weight", outside), take(f"{name}.bn.bias", outside)
+    mean, variance = take(f"{name}.bn.running_mean", outside), take(f"{name}.bn.running_var", outside)
+    factor = gamma / np.sqrt(variance + EPSILON)
+    return kernel * factor, beta - mean * factor
+
+
+@functools.cache
+def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The path of each module with parameters -> the shape of its kernel."""
+    image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    params = jax.eval_shape(InceptionV3().init, jax.random.key(0), image)["params"]
+    return {path[:-1]: leaf.shape for path, leaf in flatten_dict(params).items() if path[-1] == "kernel"}
+
+
+def find_weights() -> Path:
+    """The published file in the user's data cache; fetched (96 MB) where it is not there yet.
+
+    Raises ValueError for a file there with another checksum, RuntimeError where it cannot be fetched or written.
+    """
+    path = cache_dir() / "inception" / FILE_NAME
+    if path.is_file():
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(CHECKSUM):
+            raise ValueError(
+                f"{path} has a sha256 that begins with {found[:8]}, not {CHECKSUM}: it is damaged or another file; "
+                f"remove it to have it fetched again"
+            )
+        return path
+    logging.info("fetching the Inception weights from %s", URL)
+    try:
+        write_atomically(path, _download)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"the Inception weights could not be fetched ({error}); put the file into {path.parent}: "
+            f"it is published at {URL}, its sha256 begins with {CHECKSUM}"
+        ) from error
+    return path
+
+
+def _download(file: BinaryIO, timeout: float = 8.0) -> None:
+    """Copies URL to `file` piece by piece; ValueError for another file than the published one."""
+    from tqdm import tqdm
+
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(URL, timeout=timeout) as response:
+            total = int(response.headers.get("Content-Length") or 0) or None
+            with tqdm(total=total, desc=FILE_NAME, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+                while piece := response.read(2**20):
+                    digest.update(piece)
+                    file.write(piece)
+                    bar.update(len(piece))
+    except http.client.HTTPException as error:
+        raise OSError(f"the download broke off ({error})") from error
+    if not digest.hexdigest().startswith(CHECKSUM):
+        raise ValueError(f"what came has a sha256 that begins with {digest.hexdigest()[:8]}, or the download broke off")

@@ -1,0 +1,104 @@
+"""Quality against one setting, everything else and the noise held fixed: a table, a JSON file and a picture.
+
+weight     guidance weights
+steps      steps of the fixed-grid solvers Euler and Heun, and one adaptive solve
+average    all averages of the weights that the run keeps
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from fmd.data import ImageDataset
+from fmd.evaluation.evaluator import Request, evaluate
+from fmd.sampling.sampler import Sampler, load
+from fmd.utils import plots
+from fmd.utils.files import write_json
+from fmd.utils.viz import save_png
+
+WEIGHTS = (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+STEPS = (5, 10, 20, 50)
+ADAPTIVE = "tsit5"
+COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
+KINDS = ("weight", "steps", "average")
+
+
+def parse(text: str) -> tuple[str, tuple[str, ...]]:
+    """("weight", ("1", "2")) from "weight=1,2"; no values where the usual ones are meant.
+
+    Raises:
+        ValueError: for another kind of sweep.
+    """
+    kind, _, values = text.partition("=")
+    if kind not in KINDS:
+        raise ValueError(f"--sweep={text}; give weight, steps or average, or values such as weight=1,2,3")
+    return kind, tuple(filter(None, values.split(",")))
+
+
+def points(kind: str, values: Sequence[str], request: Request, averages: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """(label, request, average) of each point; average None means the one at hand."""
+    if kind == "average":
+        return [(name, request, name) for name in values or averages]
+    try:
+        if kind == "weight":
+            weights = [float(v) for v in values] or WEIGHTS
+            return [(f"{w:g}", replace(request, weight=w), None) for w in weights]
+        steps = [int(v) for v in values] or STEPS
+    except ValueError:
+        raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None
+    fixed = [
+        (f"{solver} {n}", replace(request, solver=solver, steps=n), None) for solver in ("euler", "heun") for n in steps
+    ]
+    return [*fixed, (ADAPTIVE, replace(request, solver=ADAPTIVE), None)]
+
+
+def run(
+    checkpoint: str | Path,
+    sampler: Sampler,
+    dataset: ImageDataset,
+    request: Request,
+    kind: str,
+    values: Sequence[str],
+    *,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """One row per point: its label, the main figures, and evaluations per image; printed as they come."""
+    rows: list[dict[str, Any]] = []
+    for label, asked, average in points(kind, values, request, sampler.facts["averages"]):
+        judged = sampler if average is None else load(checkpoint, which=average)
+        result = evaluate(judged, dataset, asked, folder=folder)
+        figures, cost = result["figures"], result["cost"]
+        row = {kind: label} | {name: figures[request.references[0]][name] for name in COLUMNS}
+        row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
+        rows.append(row)
+        print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
+    return rows
+
+
+def header(row: dict[str, Any]) -> str:
+    """The names of a row's columns."""
+    return "".join(f"{name:>15}" for name in row)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    return "".join(
+        f"{value:>15}" if isinstance(value, str) else f"{'-':>15}" if value is None else f"{value:>15.5g}"
+        for value in row.values()
+    )
+
+
+def save(folder: Path, kind: str, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> list[Path]:
+    """Writes sweep_KIND.json and, where matplotlib is installed, sweep_KIND.png; returns the files."""
+    written = [folder / f"sweep_{kind}.json"]
+    write_json(written[0], {"rows": list(rows), "settings": {k: v for k, v in settings.items() if k != kind}})
+    if find_spec("matplotlib") is None:
+        logging.info("no picture of the sweep: pip install matplotlib")
+        return written
+    written.append(folder / f"sweep_{kind}.png")
+    save_png(written[1], plots.sweep(kind, rows), overwrite=True)
+    return written

@@ -1,0 +1,56 @@
+"""The classifiers that come with fmd: what is installed is what was published, and computes what it says."""
+
+import jax
+import numpy as np
+import pytest
+
+from fmd.evaluation import domain, features
+from fmd.models.unet_blocks import fold
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1)).astype(np.uint8)
+
+
+def by_hand(arrays, images):
+    """The network in NumPy and float64."""
+    w = {name: array.astype(np.float64) for name, array in arrays.items()}
+    x = np.asarray(fold(images / 127.5 - 1, 2), np.float64)
+    for i, (kind, _) in enumerate(domain.LAYERS):
+        if kind == "fold":
+            x = np.asarray(fold(x, 2)) @ w[f"layer_{i}_kernel"]
+        else:
+            windows = np.lib.stride_tricks.sliding_window_view(
+                np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2)
+            )
+            x = np.einsum("bhwcij,ijcd->bhwd", windows, w[f"layer_{i}_kernel"], optimize=True)
+        x = np.maximum(x + w[f"layer_{i}_bias"], 0)
+    hidden = np.maximum(x.mean(axis=(1, 2)) @ w["hidden_kernel"] + w["hidden_bias"], 0)
+    return hidden, hidden @ w["logits_kernel"] + w["logits_bias"]
+
+
+@pytest.mark.parametrize("name", domain.FILES)
+def test_the_network_is_the_one_described(name):
+    arrays = domain.load(name)
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
+    for found, expected in zip(jax.jit(domain.apply)(arrays, IMAGES), by_hand(arrays, IMAGES), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_another_file_is_refused(monkeypatch):
+    monkeypatch.setitem(domain.FILES, "mnist", "0" * 64)
+    with pytest.raises(ValueError, match=r"mnist-1.npz has sha256 .*install fmd again"):
+        domain.load("mnist")
+
+
+def test_a_set_without_a_classifier():
+    with pytest.raises(KeyError, match="no classifier comes with fmd for 'cifar10'; there are ones for mnist"):
+        domain.load("cifar10")
+
+
+def test_which_features_are_chosen(monkeypatch):
+    def chosen(name, shape):
+        return features._automatic(type("Set", (), {"name": name, "image_shape": shape}))
+
+    assert chosen("mnist", (28, 28, 1)) == "domain"
+    assert chosen("mnist", (32, 32, 1)) == "inception"
+    assert chosen("digits", (8, 8, 1)) == "pixels"
+    assert chosen("cifar10", (32, 32, 3)) == "inception"

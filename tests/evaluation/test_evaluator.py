@@ -1,0 +1,229 @@
+"""The evaluator on a toy whose answers are known: features that are means, classes that are shades."""
+
+import dataclasses
+import json
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+from fmd import modes
+from fmd.data import ImageDataset, Split, batch_indices
+from fmd.evaluation import bits, evaluator, features, pool, reference, sweep
+from fmd.evaluation.distances import frechet_distance, moments
+from fmd.models.registry import build_model
+from fmd.sampling.sampler import Sampler
+from fmd.training import setup
+from fmd.utils.distributed import make_layout
+
+SHADES = 60.0 * np.arange(toys.CLASSES) + 30.0
+
+
+def means_and_shades(params, images):
+    """The means of the four quarters, and how near their mean is to the shade of each class of the toy set."""
+    quarters = images.reshape(-1, 2, 4, 2, 4).astype(jnp.float32).mean(axis=(2, 4)).reshape(-1, 4)
+    return quarters, -jnp.abs(quarters.mean(axis=1)[:, None] - params["shades"][None])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quarters():
+    features.register_features("quarters")(
+        lambda dataset: features.Extractor("quarters-1", {"shades": SHADES.astype(np.float32)}, means_and_shades)
+    )
+    yield
+    del features._BUILDERS["quarters"]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return toys.dataset()
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    facts = setup.make_facts(toys.config(), toys.dataset()) | {"step": 8}
+    model = build_model("toy", {"num_classes": toys.CLASSES})
+    x, t, y = np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32)
+    return Sampler.from_facts(facts, params=model.init(jax.random.key(1), x, t, y)["params"])
+
+
+REQUEST = evaluator.Request(n_samples=32, features="quarters", solver="euler", steps=2, references=("test", "train"))
+
+
+@pytest.fixture(scope="module")
+def result(sampler, dataset, tmp_path_factory):
+    return evaluator.evaluate(sampler, dataset, REQUEST, folder=tmp_path_factory.mktemp("pool"), quiet=True)
+
+
+def test_every_setting_that_decides_a_figure_stands_beside_it(result):
+    settings = result["settings"]
+    expected = {"n_samples": 32, "seed": 0, "features": "quarters-1", "solver": "euler", "steps": 2, "weight": 2.0}
+    assert {key: settings[key] for key in expected} == expected
+    assert (settings["references"], settings["step"]) == (["test", "train"], 8)
+    assert result["cost"]["evaluations_per_image"] == 4
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_figures_are_those_of_the_samples(result, sampler, dataset, tmp_path):
+    drawn = pool.draw(sampler, 32, seed=0, folder=tmp_path, settings=REQUEST.sampling, quiet=True)
+    vectors = np.asarray(means_and_shades({"shades": SHADES}, drawn.images)[0])
+    real = np.asarray(means_and_shades({"shades": SHADES}, dataset.test.images)[0])
+    found = result["figures"]["test"]["fid"]
+    assert found == pytest.approx(frechet_distance(moments([vectors]), moments([real])), rel=1e-5)
+    assert result["figures"]["validation_loss"] > 0
+
+
+def test_real_images_are_judged_perfect(sampler, dataset, tmp_path, monkeypatch):
+    split = dataset.test
+    count = len(split)
+    real = pool.Pool(split.images, split.labels, np.full(count, 4), np.ones(count, bool), 1.0)
+    monkeypatch.setattr(pool, "draw", lambda *arguments, **settings: real)
+    found = evaluator.evaluate(sampler, dataset, REQUEST, folder=tmp_path, quiet=True)["figures"]
+    assert found["class_accuracy"] == 1
+    assert found["test"]["fid"] == pytest.approx(0, abs=1e-3)
+    assert found["test"]["precision"] == found["test"]["recall"] == 1
+    assert found["test"]["diversity"] == pytest.approx(found["test"]["diversity_of_real"], rel=1e-6)
+    assert found["nearest_ratio"] == pytest.approx(1)
+    assert found["copied"] <= 0.03
+
+
+def test_a_model_that_repeats_its_training_images_is_noticed(dataset):
+    found = evaluator.copies(dataset.train.images, dataset)
+    assert found["copied"] == 1
+    assert found["nearest_ratio"] == 0
+
+
+def test_an_interrupted_pool_goes_on(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "CHUNK", 8)
+    asked = dict(seed=3, folder=tmp_path, settings=REQUEST.sampling, quiet=True)
+    whole = pool.draw(sampler, 24, **asked)
+    files = sorted(tmp_path.glob("*/*.npz"))
+    assert len(files) == 3
+    files[1].unlink()
+    files[2].write_bytes(files[2].read_bytes()[:100])  # damaged
+    with mock.patch.object(Sampler, "sample", autospec=True, side_effect=Sampler.sample) as drawing:
+        again = pool.draw(sampler, 24, **asked)
+    assert drawing.call_count == 2
+    np.testing.assert_array_equal(again.images, whole.images)
+    np.testing.assert_array_equal(pool.draw(sampler, 16, **asked).images, whole.images[:16])
+    other = pool.draw(sampler, 8, **(asked | {"seed": 4}))
+    assert (other.images != whole.images[:8]).any()
+
+
+def test_features_do_not_depend_on_batches_or_devices(dataset):
+    extractor = features.get("quarters", dataset)
+    images = dataset.train.images
+    uneven = [images[:1], images[1:14], images[14:]]
+    for layout in (make_layout("jit"), make_layout("mesh")):
+        parts = list(features.compute(extractor, iter(uneven), layout))
+        exact = means_and_shades(extractor.params, images)
+        for column in (0, 1):
+            np.testing.assert_allclose(np.concatenate([p[column] for p in parts]), exact[column], rtol=1e-6)
+
+
+def test_reference_features_are_kept_and_belong_to_their_images(dataset, monkeypatch):
+    extractor, layout = features.get("quarters", dataset), make_layout("jit")
+    first = reference.get(dataset, "test", extractor, layout, quiet=True)
+    np.testing.assert_allclose(first.moments.mean, first.cloud.mean(axis=0), rtol=1e-6)
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "compute", None)  # nothing is computed again
+        again = reference.get(dataset, "test", extractor, layout, quiet=True)
+        np.testing.assert_array_equal(again.cloud, first.cloud)
+    changed = ImageDataset("toy", dataset.train, dataset.train, toys.CLASSES, "other images")
+    other = reference.get(changed, "test", extractor, layout, quiet=True)
+    assert other.moments.count == len(dataset.train)
+
+
+def test_bits_per_dimension_of_a_model_that_does_nothing(sampler, dataset, monkeypatch):
+    """Velocity 0: the density is the noise's own, a normal one, whose bits per dimension are known."""
+    monkeypatch.setattr(type(sampler.model), "apply", lambda self, variables, x, t, y, train: jnp.zeros_like(x))
+    found = bits.measure(sampler, dataset.test, examples=12, seed=0, quiet=True)
+    rows = batch_indices(0, 0, 12, len(dataset.test))
+    x = dataset.test.images[rows] / 127.5 - 1
+    exact = np.mean(0.5 * x**2 + 0.5 * np.log(2 * np.pi)) / np.log(2) - np.log2(2 / 255)
+    assert found["bits_per_dim"] == pytest.approx(exact, abs=1e-3)
+    assert (found["examples"], found["unsolved"]) == (12, 0)
+
+
+def test_a_sweep_is_a_row_per_point(sampler, dataset, tmp_path, capsys):
+    kind, values = sweep.parse("weight=1,2")
+    rows = sweep.run("unused", sampler, dataset, REQUEST, kind, values, folder=tmp_path)
+    assert [row["weight"] for row in rows] == ["1", "2"]
+    assert [row["evaluations"] for row in rows] == [2, 4]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    written = sweep.save(tmp_path, kind, rows, evaluator.settings_of(sampler, REQUEST))
+    assert json.loads(written[0].read_text())["rows"] == rows
+
+
+def test_the_points_of_a_sweep():
+    averages = ("decay0", "power0")
+    assert [name for name, _, _ in sweep.points("average", (), REQUEST, averages)] == list(averages)
+    steps = sweep.points("steps", ("5",), REQUEST, averages)
+    assert [(r.solver, r.steps) for _, r, _ in steps[:-1]] == [("euler", 5), ("heun", 5)]
+    assert steps[-1][1].solver == "tsit5"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"n_samples": 4}, "n_samples=4 is too few for 4 features"),
+        ({"references": ("validation",)}, "reference 'validation'; choose train or test"),
+        ({"weight": float("nan")}, "nan"),
+    ],
+)
+def test_bad_requests(sampler, dataset, tmp_path, request_, message):
+    with pytest.raises(ValueError, match=message):
+        evaluator.evaluate(sampler, dataset, dataclasses.replace(REQUEST, **request_), folder=tmp_path, quiet=True)
+
+
+def test_a_file_of_samples_is_judged_like_a_model(dataset, tmp_path):
+    path, split = tmp_path / "real.npz", dataset.test
+    np.savez(path, images=split.images, labels=split.labels)
+    found = evaluator.judge_file(path, dataset, REQUEST, quiet=True)
+    assert found["figures"]["class_accuracy"] == 1
+    assert found["settings"] == {"features": "quarters-1", "references": ["test", "train"], "n_samples": len(split)}
+    np.savez(path, images=split.images[:, :4], labels=split.labels)
+    with pytest.raises(ValueError, match=r"toy needs uint8 \(N, 8, 8, 1\)"):
+        evaluator.judge_file(path, dataset, REQUEST, quiet=True)
+    np.savez(path, pictures=split.images)
+    with pytest.raises(ValueError, match="no file of samples"):
+        evaluator.judge_file(path, dataset, REQUEST, quiet=True)
+
+
+def test_bad_names(dataset):
+    with pytest.raises(KeyError, match="unknown features 'fid'; choose one of auto, domain"):
+        features.get("fid", dataset)
+    with pytest.raises(ValueError, match="domain features are for"):
+        features.get("domain", dataset)
+    with pytest.raises(ValueError, match="--sweep=colour=1; give weight"):
+        sweep.parse("colour=1")
+    with pytest.raises(ValueError, match="must be numbers"):
+        sweep.points("weight", ("strong",), REQUEST, ())
+
+
+def test_a_set_of_other_images_is_refused(sampler, dataset):
+    split = Split(dataset.test.images[:, :4], dataset.test.labels)
+    other = ImageDataset("toy", split, split, toys.CLASSES, "smaller")
+    with pytest.raises(ValueError, match=r"the model is for \(8, 8, 1\) images"):
+        evaluator.check_fits(sampler, other)
+
+
+def test_quality_is_logged_during_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "_automatic", lambda dataset: "quarters")
+    config = toys.config(log={"quality_every": 6, "quality_samples": 16}, train={"num_steps": 6})
+    with toys.quick_compilation():
+        run = modes.train_config(config, tmp_path / "run")
+    line = run.logs["quality"].lines[-1]
+    assert line["step"] == 6
+    assert line["fid"] > 0
+    assert 0 <= line["class_accuracy"] <= 1
+    assert "validation_loss" in run.figures
+    assert (tmp_path / "run" / "quality.csv").exists()
