@@ -52,7 +52,7 @@ def test_an_image_does_not_depend_on_how_many_are_drawn_with_it_or_in_how_many_c
 
 def test_noise_may_be_given_in_place_of_a_key(sampler, images):
     labels = [0, 1, 2, 3, 4]
-    noise = np.asarray(example_normal(KEY, np.arange(5), (8, 8, 1)))
+    noise = np.asarray(example_normal(KEY, jax.numpy.arange(5), (8, 8, 1)))
     drawn = sampler(labels, noise=noise)
     assert np.abs(drawn.astype(int) - images).max() <= 1  # the key's noise is drawn inside of another program
     np.testing.assert_array_equal(sampler(labels, noise=noise, batch_size=2), drawn)
