@@ -177,7 +177,7 @@ def test_figures_stand_in_the_card_with_their_meaning(quick, run, tmp_path):
     card = (exporter.export(run, tmp_path / "toy") / "README.md").read_text()
     assert "Evaluation of step 8 (`--mode=eval`):" in card
     for row in (
-        "| distance.fid | 3.14159 |  |",
+        "| distance.fid | 3.14159 | Frechet distance of the samples",
         "| note | a\\|b |  |",
         "| examples | 40 | test images that were used |",
     ):
