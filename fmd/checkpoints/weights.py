@@ -28,7 +28,7 @@ def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[
             power-function average of that relative width from those that the kept checkpoints hold.
 
     Returns:
-        (parameters as NumPy arrays, facts); the facts also say which `step` the weights are from.
+        (parameters as NumPy arrays, facts); the facts also say which `step` and `average` the weights are from.
 
     Raises:
         ValueError: when there is no such folder, it is not fmd's, or nothing in it can be read.
@@ -107,7 +107,7 @@ def _load_step(step: Path, facts: dict[str, Any], which: str | None) -> tuple[An
             weights = read_arrays(step / "ema")[which]
     except Exception as error:  # whatever the storage layers raise on broken bytes
         raise ValueError(f"checkpoint {step} is damaged ({first_line(error)})") from None
-    return weights, {**facts, "step": int(step.name)}
+    return weights, {**facts, "step": int(step.name), "average": which}
 
 
 def _check_width(path: Path, facts: dict[str, Any], width: str) -> None:

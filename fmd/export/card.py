@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from fmd.export import snippets
-from fmd.export.figures import MEANINGS, Figures
+from fmd.export.figures import Figures, meaning
 from fmd.math.solvers import ADAPTIVE
 from fmd.sampling.program import Settings, can_be_guided, rule_parameters
 from fmd.utils.nested import flatten
@@ -204,7 +204,9 @@ def _average(facts: Mapping[str, Any]) -> str:
 
 
 def _figures(figures: Figures) -> str:
-    rows = [(key, _short(value), MEANINGS.get(key, "")) for key, value in figures.values.items()]
+    """A table; lists, as of the figures of every class, are left out."""
+    values = {key: value for key, value in figures.values.items() if value is not None and not isinstance(value, list)}
+    rows = [(key, _short(value), meaning(key)) for key, value in values.items()]
     return f"{figures.title}:\n\n{_table(('figure', 'value', 'meaning'), rows)}"
 
 

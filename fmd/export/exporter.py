@@ -55,9 +55,9 @@ def export(checkpoint: str | Path, out: str | Path, *, which: str | None = None)
         weights, run_facts = load_weights(checkpoint, which)
         which = which or run_facts["averages"][0]
         settings = choose(run_facts)
-        how = {**settings._asdict(), "guided": can_be_guided(run_facts)}
-        made_by = {"platforms": list(portable.PLATFORMS), "jax": jax.__version__}
-        facts = {**run_facts, "averages": [which], "sampler": {**how, **made_by}}
+        program = {key: value for key, value in settings._asdict().items() if value is not None}
+        program |= {"guided": can_be_guided(run_facts), "platforms": list(portable.PLATFORMS), "jax": jax.__version__}
+        facts = {**run_facts, "averages": [which], "sampler": program}
         sampler = Sampler.from_facts(facts, params=weights, layout=make_layout("jit"))
         folder.mkdir()
 

@@ -8,12 +8,33 @@ from typing import Any, NamedTuple
 from fmd.checkpoints.weights import workdir_of
 from fmd.utils.nested import flatten
 
-MEANINGS = {
+MEANINGS = {  # by the last part of a figure's name
     "validation_loss": "mean over pixels and test images of the squared error of the velocity, from fixed noise, at "
     "times spread evenly over [0, 1]; lower is better; it says little about how the images look",
+    "fid": "Frechet distance of the samples' features from real images'; lower is better; it falls with the number of "
+    "samples, and is the published FID only with InceptionV3's features",
+    "kid": "squared maximum mean discrepancy of the features, unbiased; 0 for equal distributions",
+    "precision": "share of samples in reach of a real image: as far as its k-th nearest of its own kind",
+    "recall": "share of real images in reach of a sample",
+    "density": "how many real images reach a sample, on average, over k",
+    "coverage": "share of real images that reach a sample",
+    "diversity": "mean squared distance of the features of two samples of a class",
+    "diversity_of_real": "the same of real images",
+    "class_accuracy": "share of samples that a classifier takes for the class that was asked for",
+    "class_score": "the Inception Score's formula with another classifier; it knows nothing of real images",
+    "copied": "share of samples nearer to a training image than all but 1 % of the test images are to theirs",
+    "nearest_ratio": "median distance of samples to their nearest training image over that of test images",
+    "bits_per_dim": "negative log-likelihood of test images in bits for each number of an image; lower is better",
+    "evaluations_per_image": "calls of the network on one image, both halves of guidance counted",
+    "n_samples": "samples that were judged",
     "examples": "test images that were used",
     "step": "training steps that the weights had seen",
 }
+
+
+def meaning(name: str) -> str:
+    """What a figure means, by its dotted name; empty where it is not known here."""
+    return MEANINGS.get(name.rpartition(".")[2], "")
 
 
 class Figures(NamedTuple):
@@ -34,16 +55,21 @@ def find_figures(checkpoint: Path, facts: Mapping[str, Any], which: str) -> list
     workdir, step = workdir_of(checkpoint), facts["step"]
     found = []
     for folder in dict.fromkeys([checkpoint, workdir]):
-        values = _parse(_text(folder / "eval.json"))
+        values = dict(flatten(_parse(_text(folder / "eval.json"))))
         # The run may have gone on since, or another of its averages may have been evaluated.
-        if values and values.get("step", step) == step and values.get("average", which) == which:
-            found.append(Figures(f"Evaluation of step {step:,} (`--mode=eval`)", dict(flatten(values))))
+        if values and _is_of(values, "step", step) and _is_of(values, "average", which):
+            found.append(Figures(f"Evaluation of step {step:,} (`--mode=eval`)", values))
             break
     lines = map(_parse, _text(workdir / "validation.jsonl").splitlines())
     if earlier := [line for line in lines if line.get("step", step + 1) <= step]:
         title = f"Validation in training, of the average `{facts['averages'][0]}` at step {earlier[-1]['step']:,}"
         found.append(Figures(title, earlier[-1]))
     return found
+
+
+def _is_of(values: Mapping[str, Any], name: str, expected: Any) -> bool:
+    """Whether what the figures say of themselves under a name, if they say it, is as expected."""
+    return all(value in (None, expected) for key, value in values.items() if key.rpartition(".")[2] == name)
 
 
 def _text(path: Path) -> str:

@@ -73,7 +73,7 @@ def fill(template: str, facts: Mapping[str, Any], settings: Settings) -> str:
         schedule=_arguments(path["schedule"]),
         prediction=_literal(path["prediction"]),
         rule=_arguments({"name": rule["name"], **rule_parameters(rule)}) + schedule_too,
-        solver=_keywords({key: value for key, value in options.items() if value not in (None, 0.0, ())}),
+        solver=_keywords({key: value for key, value in options.items() if value is not None and value != ()}),
     )
 
 

@@ -223,15 +223,16 @@ def test_weights_come_from_a_run_one_step_or_an_export(run, tmp_path):
     weights, facts = load_weights(run)
     np.testing.assert_array_equal(weights["w"], 2.0)
     assert isinstance(weights["w"], np.ndarray)
-    assert facts["step"] == 2
+    assert (facts["step"], facts["average"]) == (2, "decay0")
     assert load_weights(run, "power0")[0]["w"][0] == 20.0
+    assert load_weights(run, "power0")[1]["average"] == "power0"
     assert load_weights(run / "checkpoints" / "1")[0]["w"][0] == 1.0
 
     save_weights(tmp_path / "export", weights, facts)
     again, exported = load_weights(tmp_path / "export")
     np.testing.assert_array_equal(again["w"], weights["w"])
     assert exported == facts
-    DAMAGES["a bit flipped"](tmp_path / "export")
+    flip_a_bit(tmp_path / "export" / "weights" / "w" / "0")
     with pytest.raises(ValueError, match="missing or changed"):
         load_weights(tmp_path / "export")
 

@@ -161,7 +161,7 @@ def test_the_figures_are_those_of_the_exported_weights(run, tmp_path):
     for folder in (run, step):
         evaluated, _ = find_figures(folder, facts, "decay0")
         assert evaluated.values == {"step": 8, "distance.fid": 3.14159265, "distance.of.images": 1000, "note": "a|b"}
-    for other in ({**figures, "step": 12}, {**figures, "average": "decay1"}):
+    for other in ({**figures, "step": 12}, {**figures, "settings": {"average": "decay1"}}):
         (run / "eval.json").write_text(json.dumps(other))
         assert find_figures(run, facts, "decay0") == [in_training]
     (run / "eval.json").write_text("cut sho")
@@ -172,15 +172,18 @@ def test_the_figures_are_those_of_the_exported_weights(run, tmp_path):
 
 def test_figures_stand_in_the_card_with_their_meaning(quick, run, tmp_path):
     run = shutil.copytree(run, tmp_path / "run")
-    (run / "eval.json").write_text(json.dumps({"distance": {"fid": 3.14159265}, "note": "a|b", "examples": 40}))
+    figures = {"distance": {"fid": 3.14159265, "other": None}, "note": "a|b", "examples": 40, "by_class": [0.5, 0.25]}
+    (run / "eval.json").write_text(json.dumps(figures))
     card = (exporter.export(run, tmp_path / "toy") / "README.md").read_text()
     assert "Evaluation of step 8 (`--mode=eval`):" in card
     for row in (
-        "| distance.fid | 3.14159 |  |",
+        "| distance.fid | 3.14159 | Frechet distance of the samples",
         "| note | a\\|b |  |",
         "| examples | 40 | test images that were used |",
     ):
         assert row in card
+    assert "by_class" not in card
+    assert "distance.other" not in card
     assert "| validation_loss | 1.25 | mean over pixels and test images of the squared error of the velocity" in card
 
 

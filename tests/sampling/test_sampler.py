@@ -12,6 +12,7 @@ from fmd.models.registry import build_model
 from fmd.sampling.sampler import Sampler, load
 from fmd.training import setup
 from fmd.utils.distributed import make_layout
+from fmd.utils.seed import example_normal
 
 KEY = jax.random.key(7)
 
@@ -47,6 +48,20 @@ def test_images_are_uint8_one_per_label_and_repeatable(sampler, images):
 def test_an_image_does_not_depend_on_how_many_are_drawn_with_it_or_in_how_many_calls(sampler, images):
     np.testing.assert_array_equal(sampler([0, 1, 2], KEY), images[:3])
     np.testing.assert_array_equal(sampler([0, 1, 2, 3, 4], KEY, batch_size=2), images)
+
+
+def test_noise_may_be_given_in_place_of_a_key(sampler, images):
+    labels = [0, 1, 2, 3, 4]
+    noise = np.asarray(example_normal(KEY, jax.numpy.arange(5), (8, 8, 1)))
+    drawn = sampler(labels, noise=noise)
+    assert np.abs(drawn.astype(int) - images).max() <= 1  # the key's noise is drawn inside of another program
+    np.testing.assert_array_equal(sampler(labels, noise=noise, batch_size=2), drawn)
+    for wrong in ({}, {"key": KEY, "noise": noise}):
+        with pytest.raises(ValueError, match="give one of the two"):
+            sampler(labels, **wrong)
+    for wrong in (noise[:4], noise[..., 0], np.zeros((5, 8, 8, 1), np.int32), [[1.0]]):
+        with pytest.raises(ValueError, match=r"floats of shape \(5, 8, 8, 1\)"):
+            sampler(labels, noise=wrong)
 
 
 @pytest.mark.parametrize(("mode", "fsdp"), [("mesh", 1), ("mesh", 4), ("pmap", 1)])
