@@ -1,4 +1,4 @@
-"""Real training images as if they were samples: the floor below which a difference of samples to the test split is noise.
+"""Real training images as if they were samples: the floor below which a difference to the test split is noise.
 
 python experiments/reference/real_images.py mnist real.npz
 python -m fmd.main --mode=eval --samples=real.npz --source=mnist

@@ -1,7 +1,7 @@
 """What samples are compared by: functions from uint8 images to feature vectors and, if they classify, logits.
 
-    domain      the classifier that comes with fmd for this data set: mnist                           .domain
-    inception   the InceptionV3 of the original FID, for larger images; its weights are a download      .inception
+    domain      the classifier that comes with fmd for this data set: mnist     .domain
+    inception   the InceptionV3 of the original FID, for larger images; its weights are a download     .inception
     pixels      the pixels themselves, for images of a few hundred numbers
     auto        domain where there is one, pixels up to 256 numbers an image, else inception
 
