@@ -116,7 +116,7 @@ def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
 
 
 def evaluate(flags: Any, overrides: Overrides) -> None:
-    """Judges samples of a model against real images: eval.json beside the checkpoint, or a sweep over one setting."""
+    """Judges samples, of a checkpoint or from a file, against real images: eval.json, or a sweep over one setting."""
     if (flags.samples is None) == (flags.checkpoint is None):
         raise ValueError("eval needs either --checkpoint, a workdir, one step inside it or an export, or --samples")
     request = evaluator.Request(
@@ -134,8 +134,7 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
     if flags.samples is not None:
         process.need(flags, "source", "eval of --samples needs --source: the real images, e.g. --source=mnist")
         result = evaluator.judge_file(Path(flags.samples), data.load(flags.source), request)
-        report(result, f"{flags.samples}.eval.json")
-        return
+        return report(result, Path(f"{flags.samples}.eval.json"))
     checkpoint = Path(flags.checkpoint)
     sampler = samplers.load(checkpoint, which=flags.average)
     config = sampler.facts["config"]
@@ -151,10 +150,10 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def report(result: dict[str, Any], outfile: Path | str) -> None:
+def report(result: dict[str, Any], outfile: Path) -> None:
     """Prints the figures and writes them with all that belongs to them."""
     print(evaluator.table(result))
-    write_json(Path(outfile), result)
+    write_json(outfile, result)
     logging.info("written to %s", outfile)
 
 

@@ -1,1 +1,1 @@
-"""Judging a model: the validation loss."""
+"""Judging a model: distances between samples and real images, classes, copies, bits per dimension, validation loss."""

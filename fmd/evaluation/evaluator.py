@@ -20,6 +20,7 @@ from fmd.evaluation.validation import make_validation
 from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
 from fmd.utils.distributed import Layout, is_main_process, make_layout
+from fmd.utils.nested import flatten
 from fmd.utils.seed import stream
 
 COPIES_AMONG = 1000  # samples, and test images, whose nearest training image is looked up
@@ -236,18 +237,7 @@ def cost_of(drawn: Pool) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The figures of `evaluate` for people, a line each."""
-    lines = []
-    for name, value in _flat(result["figures"]):
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            continue  # per class and confusion: they are in the file
-        lines.append(f"{name:>28}  {'-' if value is None else format(value, '.6g')}")
-    return "\n".join(lines)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for key, value in tree.items():
-        pairs += _flat(value, f"{key} ") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return pairs
+def table(result: Mapping[str, Any]) -> str:
+    """The figures of `evaluate` for people, a line each; what is said per class is in the file only."""
+    figures = [(name, value) for name, value in flatten(result["figures"]) if not isinstance(value, list)]
+    return "\n".join(f"{name:>28}  {'-' if value is None else format(value, '.6g')}" for name, value in figures)
