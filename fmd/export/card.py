@@ -11,7 +11,6 @@ import jax
 
 from fmd.export import snippets
 from fmd.export.figures import Figures, meaning
-from fmd.math.solvers import ADAPTIVE
 from fmd.sampling.program import Settings, can_be_guided, rule_parameters
 from fmd.utils.nested import flatten
 
@@ -174,7 +173,7 @@ def model_card(
 def _settings(settings: Settings) -> str:
     """The solver and the guidance rule in words."""
     parameters = ", ".join(f"{key} {value}" for key, value in rule_parameters(settings.rule).items())
-    solver = f"solver {settings.solver}" + ("" if settings.solver in ADAPTIVE else f" with {settings.steps} steps")
+    solver = f"solver {settings.solver}" + ("" if settings.adaptive else f" with {settings.steps} steps")
     return f"{solver}, guidance rule {settings.rule['name']}" + (f" ({parameters})" if parameters else "")
 
 

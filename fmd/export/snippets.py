@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fmd.math import schedules
 from fmd.sampling.program import Settings, needs_schedule, rule_parameters, solver_options
 
 SAMPLER = """
@@ -60,7 +59,7 @@ def fill(template: str, facts: Mapping[str, Any], settings: Settings) -> str:
     weight = rule["weight"]
     known = weight in (0.0, 1.0)  # when the program is traced: such a weight needs half of the network's work
     labels = [i % max(facts["num_classes"], 1) for i in range(4)]
-    options = solver_options(settings, schedules.get(**path["schedule"]))
+    options = solver_options(facts, settings)
     schedule_too = ", schedule=path" if needs_schedule(rule) else ""
     return template.strip().format(
         imports=", ".join(["json", "os", *facts["config"]["imports"]]),

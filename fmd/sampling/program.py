@@ -40,6 +40,11 @@ class Settings(NamedTuple):
     atol: float | None = None
     times: tuple[float, ...] | None = None  # show the way at these times instead of its end
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its steps itself, and `steps` has no meaning."""
+        return self.solver in ADAPTIVE
+
 
 def choose(
     facts: Mapping[str, Any],
@@ -96,7 +101,7 @@ def make_program(
         fixed_weight: used instead of the input `weight`; exactly 1 and 0 save half of the network's work.
     """
     prediction, schedule = facts["config"]["path"]["prediction"], _schedule(facts)
-    combine_with, options = _rule_builder(settings.rule, schedule), solver_options(settings, schedule)
+    combine_with, options = _rule_builder(settings.rule, schedule), solver_options(facts, settings)
 
     def draw(params: Any, noise: jax.Array, labels: jax.Array, weight: jax.Array) -> Samples:
         def predict(x: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
@@ -112,11 +117,12 @@ def make_program(
     return draw
 
 
-def solver_options(settings: Settings, schedule: schedules.Schedule) -> dict[str, Any]:
+def solver_options(facts: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """What `solve_ode` is called with beside the field, the noise and the labels."""
+    schedule = _schedule(facts)
     options = {"solver": settings.solver, "steps": settings.steps, "rtol": settings.rtol, "atol": settings.atol}
     options |= {"end_epsilon": END_EPSILON if schedule.singular_times else 0.0}
-    if settings.solver in ADAPTIVE:
+    if settings.adaptive:
         options["jump_ts"] = _rule_builder(settings.rule, schedule)(settings.rule["weight"]).jump_times
     return options
 
