@@ -23,6 +23,7 @@ def vector_field(
     arrows: int = 21,
     particles: Any = None,
     paths: Any = None,
+    speed: Number | None = None,
     title: str | None = None,
     side: int = 480,
 ) -> np.ndarray:
@@ -35,6 +36,7 @@ def vector_field(
         arrows: per row and column.
         particles: array [N, 2] of points to show on top.
         paths: array [T, N, 2] of ways that led there, as lines.
+        speed: of an arrow that just reaches its neighbour; default: the largest. Give one to compare pictures.
         title: default: the time.
         side: pixels of the square picture.
     """
@@ -43,13 +45,13 @@ def vector_field(
     ticks = np.linspace(*limits, arrows, dtype=np.float32)
     x = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     v = np.asarray(field(np.float32(t), x))
-    speed = np.linalg.norm(v, axis=1)
-    # The fastest arrow just reaches its neighbour: longer ones would hide where they begin.
-    longest = np.max(speed[np.isfinite(speed)], initial=0.0) or 1.0
+    speeds = np.linalg.norm(v, axis=1)
+    full = speed or np.max(speeds[np.isfinite(speeds)], initial=0.0) or 1.0
     gap = (limits[1] - limits[0]) / (arrows - 1)
 
     figure, axes = _figure(side, side)
-    axes.quiver(*x.T, *v.T, speed, angles="xy", scale_units="xy", scale=longest / gap, width=0.004, cmap="viridis_r")
+    style = {"angles": "xy", "scale_units": "xy", "scale": full / gap, "width": 0.004}
+    axes.quiver(*x.T, *v.T, speeds, **style, cmap="viridis_r", clim=(0, full))
     if paths is not None:
         axes.plot(paths[..., 0], paths[..., 1], color="0.3", linewidth=0.6, alpha=0.5)
     if particles is not None:

@@ -48,6 +48,14 @@ def test_arrows_point_along_the_field():
     assert up.any(1).sum() > 2 * up.any(0).sum()
 
 
+def test_with_a_speed_given_pictures_compare():
+    """By default the fastest arrow of any field reaches its neighbour; with a speed slower ones are shorter."""
+    fast, slow = (coloured(plots.vector_field(to_the_right, t, arrows=3, title="")) for t in (2.0, 1.0))
+    np.testing.assert_array_equal(fast, slow)
+    full, half = (coloured(plots.vector_field(to_the_right, t, arrows=3, speed=2)).any(0).sum() for t in (2.0, 1.0))
+    assert full > 1.5 * half
+
+
 def test_particles_are_where_they_are():
     """In the upper right quarter, and moved with the limits."""
     still = lambda t, x: 0 * x  # noqa: E731

@@ -1,0 +1,112 @@
+"""The notebooks: clean files with a working link, and every code cell runs, on settings too small to learn anything."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb"))
+REPOSITORY = "flow-matching-designs/fmd"
+LINK = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/experiments/notebooks/"
+
+every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path, kind):
+    """The text of the cells of a kind, "code" or "markdown"."""
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def program(path):
+    """All code cells as one program, without the lines that only a notebook understands."""
+    lines = "\n\n".join(cells(path, "code")).splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+
+def test_there_are_six():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+
+
+@every
+def test_it_holds_no_outputs_and_is_a_notebook(path):
+    notebook = json.loads(path.read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    identities = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(identities)) == len(identities)
+    for cell in notebook["cells"]:
+        assert all(line.endswith("\n") for line in cell["source"][:-1])
+        assert cell["metadata"] == {}
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
+        else:
+            assert cell.keys() == {"cell_type", "id", "metadata", "source"}
+    assert path.stat().st_size < 30_000
+
+
+@every
+def test_it_opens_in_colab_and_installs_itself_there(path):
+    title = cells(path, "markdown")[0]
+    assert title.startswith("# ")
+    assert re.findall(r"\]\((https://colab[^)]*\.ipynb)\)", title) == [LINK + path.name]
+    install, settings = cells(path, "code")[:2]
+    assert f'REPOSITORY = "{REPOSITORY}"' in install
+    assert 'find_spec("fmd") is None' in install
+    assert "[notebooks] @ git+https://github.com/{REPOSITORY}" in install
+    assert 'os.environ.get("FMD_NOTEBOOK_STEPS"' in settings
+
+
+@every
+def test_its_configs_and_commands_exist(path):
+    for config in re.findall(r"configs/\w+\.py", "".join(cells(path, "markdown"))):
+        assert (ROOT / config).exists(), config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The results of all notebooks, run in one folder, two at a time, 01 before those that go on with its run."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("notebooks")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MPLBACKEND": "Agg",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",  # one device: the tests themselves run on eight
+        "FMD_NOTEBOOK_STEPS": "20",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # what several notebooks compile is compiled once
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+
+    def run(paths):
+        results = {}
+        for path in paths:
+            script = folder / f"{path.stem}.py"
+            script.write_text(program(path))
+            results[path] = subprocess.run(
+                [sys.executable, script.name], cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+        return results
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, (NOTEBOOKS[0::2], NOTEBOOKS[1::2]))
+    return first | second
+
+
+@every
+def test_it_runs_from_top_to_bottom(finished, path):
+    result = finished[path]
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert not re.search(r"\bnan\b", result.stdout), result.stdout
+
+
+def test_notebooks_go_on_with_the_run_of_the_first(finished):
+    """They say so: the second training finds nothing to do, and its bar begins where it ends."""
+    for path in (NOTEBOOKS[2], NOTEBOOKS[4]):
+        assert "20/20 [00:00<?" in finished[path].stderr, finished[path].stderr[-2000:]
