@@ -1,5 +1,7 @@
 """The command line as a user meets it: good commands work, bad ones end with code 2 and one line."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from PIL import Image
 from toys import quick_compilation
 
 from fmd import main
-from fmd.checkpoints.facts import write_facts
+from fmd.checkpoints.facts import read_facts, write_facts
 from fmd.modes import FRAMES
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +70,8 @@ def fmd(monkeypatch, capfd, tmp_path):
 def trained(tmp_path_factory, quick):
     """The workdir of a tiny finished run."""
     workdir = tmp_path_factory.mktemp("main") / "run"
-    subprocess.run([sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"], check=True, capture_output=True)
+    command = [sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "XLA_FLAGS": ""})  # one device: quicker
     return workdir
 
 
@@ -104,7 +107,7 @@ def test_a_picture_is_not_overwritten_unless_asked(fmd, trained):
     assert fmd(*command, "--overwrite")[0] == 0
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize("suffix", [".webp"])
 def test_an_animation_runs_from_noise_to_the_picture(fmd, trained, suffix):
     command = ("--mode=sample", f"--checkpoint={trained}", "--n_samples=4", "--steps=2", "--outfile")
     assert fmd(*command, "x.png")[0] == 0
@@ -240,11 +243,11 @@ def test_a_wrong_command_is_one_line(fmd, trained, arguments, expected):
     assert expected in line, said
 
 
-def test_guidance_needs_label_dropout(fmd, tmp_path):
-    run = tmp_path / "run"
-    without = ("--config.train.label_dropout=0.0", "--config.sample.guidance.weight=1.0")
-    code, said = fmd(*TINY, *without, f"--workdir={run}")
-    assert code == 0, said
+def test_guidance_needs_label_dropout(fmd, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    facts = read_facts(run)
+    facts["config"]["train"]["label_dropout"], facts["config"]["sample"]["guidance"]["weight"] = 0.0, 1.0
+    write_facts(run, facts)
     code, said = fmd("--mode=sample", f"--checkpoint={run}", "--weight=2")
     assert code == 2
     assert "label_dropout > 0" in said

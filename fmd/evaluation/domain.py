@@ -61,7 +61,7 @@ def checksum(path: Any) -> str:
 
 def apply(
     arrays: Arrays, images: UInt8[Array, "B 28 28 1"]
-) -> tuple[Float[Array, "B {HIDDEN}"], Float[Array, "B classes"]]:
+) -> tuple[Float[Array, "B features"], Float[Array, "B classes"]]:
     """(features, logits) of uint8 images, in float32. Pure, for use inside jit."""
     weights = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
     x = fold(to_unit(images), 2)

@@ -133,6 +133,8 @@ class Sampler:
         array = np.asarray(labels)
         if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"labels must be a list of one or more whole numbers, not {array.dtype} {array.shape}")
+        if self.num_classes == 0 and array.any():
+            raise ValueError("labels must all be 0: this model was trained without labels and takes 0 alone")
         if array.min() < 0 or array.max() > self.num_classes:
             raise ValueError(
                 f"labels run from {array.min()} to {array.max()}; this model knows 0 to {self.num_classes - 1}, "

@@ -99,6 +99,7 @@ def finished(tmp_path_factory):
     return first | second
 
 
+@pytest.mark.slow
 @every
 def test_it_runs_from_top_to_bottom(finished, path):
     result = finished[path]
@@ -106,6 +107,7 @@ def test_it_runs_from_top_to_bottom(finished, path):
     assert not re.search(r"\bnan\b", result.stdout), result.stdout
 
 
+@pytest.mark.slow
 def test_notebooks_go_on_with_the_run_of_the_first(finished):
     """They say so: the second training finds nothing to do, and its bar begins where it ends."""
     for path in (NOTEBOOKS[2], NOTEBOOKS[4]):

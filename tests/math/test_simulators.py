@@ -179,21 +179,20 @@ def test_field_singular_at_the_end(solver):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_no_schedule_needs_help_at_its_ends(name):
-    """Heun and Tsit5 as they come, over the exact field of a Gaussian, arrive where the flow map says."""
+    """Heun as it comes, over the exact field of a Gaussian, arrives where the flow map says."""
     schedule, data = schedules.get(name), gaussian([0.3, -0.2], [[0.5, 0.2], [0.2, 0.3]])
     x0 = schedule.prior_std * jax.random.normal(jax.random.key(0), (8, 2))
     exact = gaussian_flow(data, schedule, 0.0, 1.0, x0)
-    for options in ({"steps": 400}, {"solver": "tsit5"}):
-        solution = solve(data.field(schedule), x0, **options)
-        assert bool(solution.success.all())
-        np.testing.assert_allclose(solution.x, exact, atol=2e-3)
+    solution = solve(data.field(schedule), x0, steps=400)
+    assert bool(solution.success.all())
+    np.testing.assert_allclose(solution.x, exact, atol=2e-3)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 3e-6), ("float64", 1e-12)])
 @pytest.mark.usefixtures("x64")
 def test_a_field_that_is_finite_at_its_ends_hardly_notices_the_clipped_time(dtype, most):
     x0 = jnp.ones((1, 1), dtype)
-    for solver in ALL:
+    for solver in ("heun", "rk4", "tsit5"):
         clipped, exact = (
             solve(gaussian_field(0.25), x0, solver=solver, **ends).x for ends in ({}, {"end_epsilon": 0.0})
         )

@@ -7,7 +7,6 @@ import toys
 
 from fmd.checkpoints.facts import write_facts
 from fmd.checkpoints.store import Store
-from fmd.export.exporter import export
 from fmd.models.registry import build_model
 from fmd.sampling.sampler import Sampler, load
 from fmd.training import setup
@@ -147,7 +146,7 @@ def test_guidance_on_a_model_trained_without_label_dropout_is_refused(params):
         sampler([0], KEY, weight=2.0)
 
 
-def test_run_export_and_reloaded_export_draw_identical_images(facts, params, images, tmp_path):
+def test_the_averages_of_a_run_draw_their_own_images(facts, params, images, tmp_path):
     write_facts(tmp_path / "run", facts)
     store = Store(tmp_path / "run" / "checkpoints")
     ema = {name: params for name in facts["averages"]}
@@ -156,8 +155,4 @@ def test_run_export_and_reloaded_export_draw_identical_images(facts, params, ima
     store.close()
     labels, layout = [0, 1, 2, 3, 4], make_layout("jit")
     np.testing.assert_array_equal(load(tmp_path / "run", layout=layout)(labels, KEY), images)
-    folder = export(tmp_path / "run", tmp_path / "exported")
-    np.testing.assert_array_equal(load(folder, layout=layout)(labels, KEY), images)
     assert (load(tmp_path / "run", which="decay1", layout=layout)(labels, KEY) != images).any()
-    other = export(tmp_path / "run" / "checkpoints" / "3", tmp_path / "other", which="decay1")
-    assert (load(other, layout=layout)(labels, KEY) != images).any()
