@@ -1,7 +1,7 @@
 """Trains the classifiers whose features judge samples of MNIST and Fashion-MNIST (fmd/evaluation/domain.py).
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/classifiers/train.py mnist --epochs=8
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/classifiers/train.py fashion_mnist --epochs=14
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/classifiers/train.py fashion_mnist --epochs=12
 
 Batch normalisation is used in training only: it is folded into the layers before, everything is rounded to float16, and
 the accuracy reported is that of the file as it is shipped. A file that exists is not replaced.

@@ -65,6 +65,21 @@ def evaluate(
     Raises:
         ValueError: where the data set is not the model's, there are too few samples, or a setting is wrong.
     """
+    result = judge_samples(sampler, dataset, request, folder=folder, quiet=quiet)
+    figures = result["figures"]
+    validation = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
+    figures |= validation(sampler.params)
+    if request.bits_per_dim:
+        figures["likelihood"] = bits.measure(
+            sampler, dataset.test, examples=request.bits_per_dim, seed=request.seed, quiet=quiet
+        )
+    return result
+
+
+def judge_samples(
+    sampler: Sampler, dataset: ImageDataset, request: Request, *, folder: Path, quiet: bool = False
+) -> dict[str, Any]:
+    """`evaluate` without what does not depend on the samples: validation loss and likelihood."""
     check_fits(sampler, dataset)
     extractor = features.get(request.features, dataset)
     real = real_images(dataset, request.references, extractor, sampler.layout, samples=request.n_samples, quiet=quiet)
@@ -72,12 +87,6 @@ def evaluate(
         sampler, request.n_samples, seed=request.seed, folder=folder, settings=request.sampling, quiet=quiet
     )
     figures = measure(drawn.images, drawn.labels, dataset, real, extractor, sampler.layout)
-    validation = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
-    figures |= validation(sampler.params)
-    if request.bits_per_dim:
-        figures["likelihood"] = bits.measure(
-            sampler, dataset.test, examples=request.bits_per_dim, seed=request.seed, quiet=quiet
-        )
     settings = settings_of(sampler, request) | {"features": extractor.name}
     return {"figures": figures, "settings": settings, "cost": cost_of(drawn)}
 

@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 
 from fmd.data import ImageDataset
-from fmd.evaluation.evaluator import Request, evaluate
+from fmd.evaluation.evaluator import Request, judge_samples
 from fmd.sampling.sampler import Sampler, load
 from fmd.utils import plots
 from fmd.utils.files import write_json
@@ -70,7 +70,7 @@ def run(
     rows: list[dict[str, Any]] = []
     for label, asked, average in points(kind, values, request, sampler.facts["averages"]):
         judged = sampler if average is None else load(checkpoint, which=average)
-        result = evaluate(judged, dataset, asked, folder=folder)
+        result = judge_samples(judged, dataset, asked, folder=folder)
         figures, cost = result["figures"], result["cost"]
         row = {kind: label} | {name: figures[request.references[0]][name] for name in COLUMNS}
         row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
