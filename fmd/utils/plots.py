@@ -100,11 +100,12 @@ def sweep(setting: str, rows: Sequence[Mapping[str, Any]], *, width: int = 720, 
     axes.bar(names, [row["fid"] for row in rows], color="0.8", label="fid")
     axes.set(xlabel=setting, ylabel="fid")
     shares = axes.twinx()
-    for name in ("class_accuracy", "precision", "recall"):
-        if all(row.get(name) is not None for row in rows):
-            shares.plot(names, [row[name] for row in rows], marker="o", label=name)
+    known = [k for k in ("class_accuracy", "precision", "recall") if all(row.get(k) is not None for row in rows)]
+    for name in known:
+        shares.plot(names, [row[name] for row in rows], marker="o", label=name)
     shares.set(ylim=(0, 1.02), ylabel="share")
-    shares.legend(frameon=False, loc="lower right")
+    if known:
+        shares.legend(frameon=False, loc="lower right")
     return _pixels(figure)
 
 

@@ -103,3 +103,15 @@ def test_nothing_to_draw_is_said():
     with pytest.raises(ValueError, match="2 or more per row"):
         plots.vector_field(to_the_right, 0.0, arrows=1)
     assert ink(plots.vector_field(lambda t, x: np.nan * x, 0.0)).any()  # a field that is nowhere finite has no arrows
+
+
+def test_a_sweep_is_a_bar_per_point_and_a_line_per_share():
+    rows = [{"weight": str(w), "fid": fid, "recall": 0.5, "precision": None} for w, fid in ((1, 4.0), (2, 1.0))]
+    picture = plots.sweep("weight", rows, width=400, height=300)
+    assert picture.shape == (300, 400, 3)
+    grey = (picture == 204).all(-1)  # the bars
+    left, right = grey[:, :200].sum(), grey[:, 200:].sum()
+    assert 3 < left / right < 5
+    assert coloured(picture).any()
+    without = plots.sweep("weight", [{**row, "recall": None} for row in rows], width=400, height=300)
+    assert not coloured(without).any()
