@@ -127,7 +127,7 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
         solver=flags.solver,
         steps=flags.steps,
         seed=flags.seed,
-        bits_per_dim=flags.bits_per_dim,
+        likelihood_examples=flags.bits_per_dim,
     )
     sweeping = sweep.parse(flags.sweep) if flags.sweep else None
     process.use_compilation_cache()

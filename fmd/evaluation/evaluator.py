@@ -39,7 +39,7 @@ class Request:
     solver: str | None = None
     steps: int | None = None
     seed: int = 0
-    bits_per_dim: int = 0  # test images whose likelihood is computed; 0: none, for it is slow
+    likelihood_examples: int = 0  # test images whose likelihood is computed; 0: none, for it is slow
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -69,9 +69,9 @@ def evaluate(
     figures = result["figures"]
     validation = make_validation(sampler.model, sampler.facts, dataset.test, sampler.layout, examples=len(dataset.test))
     figures |= validation(sampler.params)
-    if request.bits_per_dim:
+    if request.likelihood_examples:
         figures["likelihood"] = bits.measure(
-            sampler, dataset.test, examples=request.bits_per_dim, seed=request.seed, quiet=quiet
+            sampler, dataset.test, examples=request.likelihood_examples, seed=request.seed, quiet=quiet
         )
     return result
 

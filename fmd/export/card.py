@@ -5,6 +5,7 @@ It names neither folders of this machine nor times, so that the same export give
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -183,7 +184,7 @@ def _training(facts: Mapping[str, Any], params: Any) -> dict[str, Any]:
     names = facts["class_names"] or []
     shown = ", ".join([*names[:MOST_NAMES], *(["..."] if len(names) > MOST_NAMES else [])])
     return {
-        "data": f"{facts['train_images']:,} images of `{config['data']['source']}`, {facts['provenance']}",
+        "data": f"{facts['train_images']:,} images of `{config['data']['source']}`, {_origin(facts['provenance'])}",
         "classes": f"{facts['num_classes']}" + (f": {shown}" if shown else ""),
         "steps": f"{step:,} of {steps:,}" + ("" if step >= steps else ": **training was not finished**"),
         "images seen": f"{step * config['train']['batch_size']:,}",
@@ -191,6 +192,12 @@ def _training(facts: Mapping[str, Any], params: Any) -> dict[str, Any]:
         "weights": f"average `{facts['averages'][0]}` of the parameters along the run{_average(facts)}",
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}",
     }
+
+
+def _origin(provenance: str) -> str:
+    """Where the data came from, without the folders of the machine that trained."""
+    words = provenance.partition(" (")[0].split(" ")
+    return " ".join(Path(word).name if word.startswith("/") else word for word in words)
 
 
 def _average(facts: Mapping[str, Any]) -> str:

