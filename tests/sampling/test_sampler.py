@@ -17,23 +17,6 @@ KEY = jax.random.key(7)
 
 
 @pytest.fixture(scope="module")
-def params():
-    model = build_model("toy", {"num_classes": toys.CLASSES})
-    x, t, y = np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32)
-    return jax.device_get(jax.jit(model.init)(jax.random.key(1), x, t, y)["params"])
-
-
-@pytest.fixture(scope="module")
-def facts():
-    return setup.make_facts(toys.config(), toys.dataset())
-
-
-@pytest.fixture(scope="module")
-def sampler(facts, params):
-    return Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
-
-
-@pytest.fixture(scope="module")
 def images(sampler):
     return sampler([0, 1, 2, 3, 4], KEY)
 

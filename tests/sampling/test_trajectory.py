@@ -8,10 +8,8 @@ import toys
 
 from fmd.math import schedules
 from fmd.math.integration import Solution
-from fmd.models.registry import build_model
 from fmd.sampling.sampler import Sampler
 from fmd.sampling.trajectory import TIMES, states_to_show, sweep, trajectory
-from fmd.training import setup
 from fmd.utils.distributed import make_layout
 from fmd.utils.pixels import to_uint8
 from fmd.utils.seed import example_normal
@@ -24,23 +22,6 @@ LABELS = [0, 1, 2, 3, 4]
 def quick():
     with toys.quick_compilation():
         yield
-
-
-@pytest.fixture(scope="module")
-def params():
-    model = build_model("toy", {"num_classes": toys.CLASSES})
-    x, t, y = np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32)
-    return jax.device_get(jax.jit(model.init)(jax.random.key(1), x, t, y)["params"])
-
-
-@pytest.fixture(scope="module")
-def facts():
-    return setup.make_facts(toys.config(), toys.dataset())
-
-
-@pytest.fixture(scope="module")
-def sampler(facts, params):
-    return Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
 
 
 @pytest.fixture(scope="module")
