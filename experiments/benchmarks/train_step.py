@@ -32,7 +32,14 @@ from fmd.models.registry import build_model
 from fmd.utils.compile import cpu_compiler_options
 
 MNIST = {"patch_size": 2, "base_channels": 48, "num_res_blocks": 1, "embedding_dim": 192}
-REDUCE = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+def with_ynn(*kinds: str) -> dict[str, str]:
+    """Hands these kinds of operations to the YNN library."""
+    return {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
+
+
+REDUCE = with_ynn("REDUCE")
 
 
 @dataclass
@@ -66,6 +73,8 @@ GROUPS = {
         "fmd's options": Variant(),
         "none": Variant(options={}),
         "reductions only": Variant(options=REDUCE),
+        "and convolutions": Variant(options=with_ynn("INDIVIDUAL_DOT", "REDUCE", "INDIVIDUAL_CONVOLUTION")),
+        "and elementwise": Variant(options=with_ynn("INDIVIDUAL_DOT", "REDUCE", "ELTWISE")),
         "and fast math": Variant(options={**REDUCE, "xla_cpu_enable_fast_math": True}),
     },
     "norm": {"one pass": Variant(), "flax.linen.GroupNorm": Variant(patch=with_flax_group_norm)},

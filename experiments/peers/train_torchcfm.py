@@ -6,10 +6,10 @@
 The recipe is torchcfm's conditional MNIST example: `UNetModel(dim=(1, 28, 28), num_channels=32, num_res_blocks=1,
 num_classes=10, class_cond=True)`, straight paths with independent pairs, Adam at 1e-3, batches of 128, no average of
 the weights, no guidance. DATA is a folder with MNIST's four IDX files. Training goes by steps, so that what else the
-machine does changes the time and not the result; --stop_at names steps at which samples are drawn on the way.
+machine does changes the time and not the result; --stop_at names earlier steps whose weights are judged, too.
 
-Writes OUT/step_N.npz (`images` uint8 [n, 28, 28, 1], `labels` int32 [n], balanced) by 20 Heun steps, and OUT/run.json
-with losses and times.
+Writes OUT/step_N.pt (weights) and OUT/run.json (losses, times) while training, and then OUT/step_N.npz (`images` uint8
+[n, 28, 28, 1], `labels` int32 [n], balanced) by 20 Heun steps. Where OUT has the weights, only what is missing is drawn.
 """
 
 import argparse
@@ -56,22 +56,9 @@ def draw(network: UNetModel, count: int, heun_steps: int, seed: int) -> tuple[np
     return torch.cat(images).permute(0, 2, 3, 1).numpy(), labels.int().numpy()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with MNIST's IDX files, gzipped or not")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--steps", type=int, default=850)
-    parser.add_argument("--stop_at", type=int, nargs="*", default=[], help="earlier steps to draw samples at, too")
-    parser.add_argument("--n_samples", type=int, default=5000)
-    parser.add_argument("--heun_steps", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True)
-
-    torch.manual_seed(args.seed)
+def train(network: UNetModel, args: argparse.Namespace) -> None:
     images = torch.from_numpy(read_idx(args.data, "train-images-idx3-ubyte").astype(np.float32) / 127.5 - 1)[:, None]
     labels = torch.from_numpy(read_idx(args.data, "train-labels-idx1-ubyte").astype(np.int64))
-    network = UNetModel(dim=(1, 28, 28), num_channels=32, num_res_blocks=1, num_classes=10, class_cond=True)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     matcher = ConditionalFlowMatcher(sigma=0.0)
 
@@ -93,12 +80,9 @@ def main() -> None:
             rate = BATCH / statistics.median(seconds[-25:])
             print(f"step {step}: loss {np.mean(losses[-25:]):.4f}, {rate:.1f} images/s", flush=True)
         if step in (*args.stop_at, args.steps):
-            network.eval()
-            drawn, drawn_labels = draw(network, args.n_samples, args.heun_steps, args.seed)
-            network.train()
-            np.savez_compressed(args.out / f"step_{step}.npz", images=drawn, labels=drawn_labels)
+            torch.save(network.state_dict(), args.out / f"step_{step}.pt")
     facts = {
-        "command": vars(args) | {"data": None, "out": None},
+        "steps": args.steps,
         "parameters": sum(p.numel() for p in network.parameters()),
         "median_seconds_per_step": statistics.median(seconds),
         "fastest_seconds_per_step": min(seconds),
@@ -110,6 +94,29 @@ def main() -> None:
         "torchcfm": getattr(torchcfm, "__version__", None),
     }
     (args.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with MNIST's IDX files, gzipped or not")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--steps", type=int, default=850)
+    parser.add_argument("--stop_at", type=int, nargs="*", default=[], help="earlier steps to draw samples at, too")
+    parser.add_argument("--n_samples", type=int, default=5000)
+    parser.add_argument("--heun_steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    network = UNetModel(dim=(1, 28, 28), num_channels=32, num_res_blocks=1, num_classes=10, class_cond=True)
+    if not (args.out / "run.json").exists():
+        args.out.mkdir(parents=True)
+        train(network, args)
+    for weights in sorted(args.out.glob("step_*.pt")):
+        if not weights.with_suffix(".npz").exists():
+            network.load_state_dict(torch.load(weights, weights_only=True))
+            images, labels = draw(network.eval(), args.n_samples, args.heun_steps, args.seed)
+            np.savez_compressed(weights.with_suffix(".npz"), images=images, labels=labels)
 
 
 if __name__ == "__main__":

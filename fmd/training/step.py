@@ -22,6 +22,7 @@ from fmd.training import ema
 from fmd.training.losses import Draws, Objective, augment, cfg_flow_matching_loss
 from fmd.training.state import TIME_BINS, TrainState, Window, empty_window
 from fmd.utils import seed as seeds
+from fmd.utils.compile import unroll_gradients
 from fmd.utils.pixels import to_unit
 
 
@@ -113,9 +114,10 @@ def train_steps(
         source = part if resident is None else {k: jnp.take(v, part["rows"], axis=0) for k, v in resident.items()}
         return train_step(state, Batch(source["images"], source["labels"], part["index"]), recipe, axis_name=axis_name)
 
-    if len(feed["index"]) == 1:  # no loop around a single step: XLA compiles and runs it better without
+    steps = len(feed["index"])
+    if steps == 1:  # no loop around a single step: XLA compiles and runs it better without
         return body(state, jax.tree.map(lambda x: x[0], feed))
-    state, reports = lax.scan(body, state, feed)
+    state, reports = lax.scan(body, state, feed, unroll=unroll_gradients(steps))
     return state, jax.tree.map(lambda x: x[-1], reports)
 
 
@@ -184,7 +186,8 @@ def _gradient(
         gradient, loss = differentiate(params, part)
         return jax.tree.map(jnp.add, total, gradient), loss
 
-    total, losses = lax.scan(add, jax.tree.map(jnp.zeros_like, params), split)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    total, losses = lax.scan(add, nothing, split, unroll=unroll_gradients(parts))
     return jax.tree.map(lambda g: g / parts, total), losses.swapaxes(0, 1).reshape(-1)
 
 

@@ -1,0 +1,120 @@
+"""The side of fmd in a comparison: one task of a config, timed when told (see bench.Worker).
+
+    python experiments/benchmarks/jax_worker.py '{"task": "train", "config": "configs/digits.py", "overrides": {}}'
+
+Tasks: "train" is the step that the trainer runs, with all that it computes for its log; "sample" draws 64 images by
+the config's guided sampler with weights that have not been trained. The images are random numbers: they cost the same.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from bench import serve
+
+from fmd import config as configs
+from fmd import config_files
+from fmd.data import ImageDataset, Split
+from fmd.sampling.sampler import Sampler
+from fmd.training import setup, trainer
+from fmd.training.step import train_steps
+from fmd.utils import distributed
+
+SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "tfds": (32, 32, 3)}
+PEAK_BFLOAT16 = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}  # dense, by the maker
+
+
+def random_dataset(shape: tuple[int, int, int], count: int) -> ImageDataset:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+    split = Split(images, np.arange(count, dtype=np.int32) % 10)
+    return ImageDataset("random numbers", split, split, 10, "a generator")
+
+
+def resolve(order: dict[str, Any]) -> configs.Config:
+    raw = config_files.load_file(order["config"])
+    if jax.default_backend() == "cpu":
+        raw = config_files.apply_on_cpu(raw)
+    return configs.resolve(config_files.override(raw, [(k, str(v)) for k, v in order.get("overrides", {}).items()]))
+
+
+def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
+    config = resolve(order)
+    shape = tuple(order.get("shape") or SHAPES[config.data.source])
+    dataset = random_dataset(shape, order.get("train_images", 2048))
+    with tempfile.TemporaryDirectory() as folder:
+        run = trainer.start(config, Path(folder), dataset)
+    act, facts = {"train": prepare_train, "sample": prepare_sample}[order["task"]](run)
+    facts |= {
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "parameters": sum(p.size for p in jax.tree.leaves(run.state.params)),
+        "peak_flops": PEAK_BFLOAT16.get(jax.devices()[0].device_kind) or measured_peak(),
+        "settings": {
+            "shape": shape,
+            "model": config.model,
+            "batch": config.train.batch_size,
+            "learning_rate": config.optimizer.learning_rate,
+            "clip_norm": config.optimizer.clip_norm,
+            "decay": config.ema.decays[0],
+            "label_dropout": config.train.label_dropout,
+            "weight": config.sample.guidance["weight"],
+            "steps": config.sample.steps,
+        },
+    }
+    return act, facts
+
+
+def prepare_train(run: trainer.Run) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """One call is one dispatch; `images` says of how many images."""
+    step = partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name)
+    program = distributed.compile_step(step, run.layout, run.shardings)
+    resident = trainer.resident_arrays(run)
+    feed = distributed.place_feed(run.layout, next(iter(setup.feed(run.config, run.dataset, 0))))
+    lowered = program.lower(run.state, resident, feed)
+    dispatch = run.config.train.steps_per_dispatch
+    compiled = lowered.compile()
+    memory = compiled.memory_analysis()
+
+    def act() -> None:
+        run.state, report = compiled(run.state, resident, feed)
+        jax.block_until_ready(report)
+
+    facts = {"images": dispatch * run.config.train.batch_size, "dispatch": dispatch}
+    # XLA counts the body of a loop once, so this is one step whatever the dispatch.
+    facts["flops"] = dispatch * (lowered.cost_analysis() or {}).get("flops", 0.0)
+    facts["program_bytes"] = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    return act, facts
+
+
+def prepare_sample(run: trainer.Run, count: int = 64) -> tuple[Callable[[], Any], dict[str, Any]]:
+    sampler = Sampler(run.model, run.weights, run.facts, run.layout)
+    labels, key = np.arange(count) % 10, jax.random.key(0)
+    return lambda: sampler(labels, key), {"images": count}
+
+
+def measured_peak(size: int = 3072) -> float:
+    """Multiplications and additions per second of a large float32 matrix product: what this device can reach."""
+    from time import perf_counter
+
+    a = jnp.ones((size, size))
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    seconds = []
+    for _ in range(5):
+        start = perf_counter()
+        product(a).block_until_ready()
+        seconds.append(perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+if __name__ == "__main__":
+    serve(lambda: prepare(json.loads(sys.argv[1])))

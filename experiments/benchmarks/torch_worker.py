@@ -1,0 +1,104 @@
+"""PyTorch's side of a comparison: the same network, step and sampler, timed when told (see bench.Worker).
+
+    python experiments/benchmarks/torch_worker.py '{"task": "train", "variant": "eager", "settings": {...}}'
+
+Variants: "eager", "channels_last", and "compile", which is torch.compile of the channels_last network. On a GPU the
+network computes in bfloat16 under autocast, as fmd's does there. `settings` is what jax_worker.py reports.
+"""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from bench import serve
+from pytorch_unet import UNet
+from torch import Tensor
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
+    torch.manual_seed(0)
+    settings = order["settings"]
+    model = {key: value for key, value in settings["model"].items() if key not in ("name", "dtype", "remat")}
+    layout = torch.contiguous_format if order["variant"] == "eager" else torch.channels_last
+    network = UNet(tuple(settings["shape"]), **model).to(DEVICE, memory_format=layout)
+    network.train(order["task"] == "train")
+    run = torch.compile(network) if order["variant"] == "compile" else network
+    precision = torch.autocast(DEVICE, torch.bfloat16, enabled=settings["model"].get("dtype") == "bfloat16")
+
+    def predict(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with precision:
+            return run(x.contiguous(memory_format=layout), t, y).float()
+
+    facts = {"torch": torch.__version__, "parameters": sum(p.numel() for p in network.parameters())}
+    if order["task"] == "train":
+        return train(network, predict, settings, order["dispatch"]), facts | {"images": order["images"]}
+    return sample(predict, settings, order["images"]), facts | {"images": order["images"]}
+
+
+def train(network: UNet, predict: Callable[..., Tensor], settings: dict[str, Any], steps: int) -> Callable[[], None]:
+    """`steps` steps: batch, noise and times, loss, backward, clipping, Adam and the average of the weights."""
+    height, width, channels = settings["shape"]
+    images = torch.randint(0, 256, (2048, channels, height, width), dtype=torch.uint8, device=DEVICE)
+    labels = torch.arange(2048, device=DEVICE) % 10
+    parameters = list(network.parameters())
+    average = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.Adam(parameters, settings["learning_rate"], fused=True)
+    batch = settings["batch"]
+    ranks = torch.arange(batch, device=DEVICE)
+
+    def step() -> Tensor:
+        rows = torch.randint(len(images), (batch,), device=DEVICE)
+        x1 = images[rows].float() / 127.5 - 1
+        y = torch.where(torch.rand(batch, device=DEVICE) < settings["label_dropout"], 10, labels[rows])
+        uniform = (ranks + torch.rand(batch, device=DEVICE)) / batch  # stratified, then logit-normal
+        t = torch.sigmoid(torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6)))
+        x0 = torch.randn_like(x1)
+        at = t[:, None, None, None]
+        loss = torch.mean((predict(at * x1 + (1 - at) * x0, t, y) - (x1 - x0)) ** 2)
+        optimizer.zero_grad()
+        loss.backward()
+        if settings["clip_norm"]:
+            torch.nn.utils.clip_grad_norm_(parameters, settings["clip_norm"], foreach=True)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, parameters, 1 - settings["decay"])
+        return loss.detach()
+
+    def act() -> None:
+        for _ in range(steps):
+            loss = step()
+        loss.item()
+
+    return act
+
+
+def sample(predict: Callable[..., Tensor], settings: dict[str, Any], count: int) -> Callable[[], None]:
+    """`count` guided images by Heun's method; one doubled batch per evaluation."""
+    height, width, channels = settings["shape"]
+    labels = torch.arange(count, device=DEVICE) % 10
+    both = torch.cat([labels, torch.full_like(labels, 10)])
+    times = torch.linspace(0, 1, settings["steps"] + 1, device=DEVICE)
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        conditional, null = predict(torch.cat([x, x]), t.expand(2 * count), both).chunk(2)
+        return null + settings["weight"] * (conditional - null)
+
+    @torch.inference_mode()
+    def act() -> None:
+        x = torch.randn(count, channels, height, width, device=DEVICE)
+        for now, then in itertools.pairwise(times):
+            first = field(x, now)
+            second = field(x + (then - now) * first, then)
+            x = x + (then - now) * (first + second) / 2
+        ((x + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+
+    return act
+
+
+if __name__ == "__main__":
+    serve(lambda: prepare(json.loads(sys.argv[1])))
