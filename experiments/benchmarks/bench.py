@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -82,7 +81,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     return "\n".join(
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in cells
     )
 
@@ -110,8 +112,6 @@ def save(path: Path | None, numbers: Mapping[str, Any], facts: Mapping[str, Any]
     """Writes numbers with the command, the commit and the machine that they come from."""
     if path is not None:
         command = " ".join(["python", *sys.argv])
-        path.write_text(json.dumps({"command": command, "commit": commit(), "machine": facts, **numbers}, indent=2) + "\n")
-
-
-def median(values: Sequence[float]) -> float:
-    return statistics.median(values)
+        path.write_text(
+            json.dumps({"command": command, "commit": commit(), "machine": facts, **numbers}, indent=2) + "\n"
+        )

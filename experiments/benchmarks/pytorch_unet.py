@@ -146,7 +146,10 @@ class UNet(nn.Module):
         return F.pixel_shuffle(h, self.patch_size)
 
     def load_flax(self, params: dict) -> None:
-        """Takes the parameters of fmd's UNet. pixel_unshuffle orders channels (c, row, column), fold (row, column, c)."""
+        """Takes the parameters of fmd's UNet, for images of one channel.
+
+        pixel_unshuffle orders channels (c, row, column), fold orders them (row, column, c).
+        """
 
         def put(layer: nn.Module, source: dict, *, folded_in: int = 1, folded_out: int = 1) -> None:
             kernel, bias = (np.asarray(source[k]) for k in ("kernel", "bias"))
@@ -180,7 +183,6 @@ class UNet(nn.Module):
         put(self.time[2], params["time"]["dense_2"])
         self.label.weight.data.copy_(torch.tensor(np.asarray(params["label"]["table"]["embedding"])))
         put(self.conv_in, params["conv_in"])
-        levels = len(self.downs)
         for i, (down, up) in enumerate(zip(self.downs, reversed(self.ups), strict=True)):
             for j in range(self.num_res_blocks):
                 put_block(down[f"block_{j}"], params[f"down_{i}_block_{j}"])
@@ -190,12 +192,10 @@ class UNet(nn.Module):
             if i > 0:
                 put(down["sample"], params[f"down_{i}_sample"]["linear"], folded_in=4)
                 put(up["sample"], params[f"up_{i}_sample"]["linear"], folded_out=4)
-        assert levels == len(self.ups)
         put_block(self.middle[0], params["middle_block_0"])
         put_attention(self.middle[1], params.get("middle_attention"))
         put_block(self.middle[2], params["middle_block_1"])
         put_norm(self.norm_out, params["norm_out"])
-        # One channel of image folds into the same order both ways; more do not.
         put(self.conv_out, params["conv_out"])
 
 
@@ -219,7 +219,9 @@ def main() -> None:
         x, t = rng.normal(size=(4, 28, 28, 1)).astype(np.float32), rng.uniform(size=4).astype(np.float32)
         y = np.array([0, 3, 9, 10], np.int32)
         shapes = jax.eval_shape(model.init, jax.random.key(0), x, t, y)["params"]
-        params = jax.tree.map(lambda p: rng.normal(0, p.shape[0] ** -0.5 / 3, p.shape).astype(np.float32), shapes)
+        leaves, tree = jax.tree.flatten(shapes)
+        drawn = [rng.normal(0, leaf.shape[0] ** -0.5 / 3, leaf.shape).astype(np.float32) for leaf in leaves]
+        params = jax.tree.unflatten(tree, drawn)
         expected = np.asarray(jax.jit(model.apply)({"params": params}, x, t, y))
         other = UNet((28, 28, 1), **settings)
         other.load_flax(params)

@@ -8,10 +8,8 @@ all threads, the steadier number on a shared machine; "best" is the fastest step
 """
 
 import argparse
-import json
 import math
 import os
-import platform
 import resource
 import statistics
 import time
@@ -22,11 +20,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from bench import machine, save
 
 from fmd.models.registry import build_model
 from fmd.utils.compile import cpu_compiler_options
@@ -151,23 +149,6 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def machine() -> dict[str, Any]:
-    """Facts without which the numbers mean little."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "device": jax.devices()[0].device_kind,
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "flax": flax.__version__,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("group", choices=GROUPS)
@@ -176,6 +157,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="time to measure, per variant")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     args = parser.parse_args()
+    facts = machine() | {"jax": jax.__version__, "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "")}
 
     size = args.size or (8 if args.group == "digits" else 28)
     runs = {name: prepare(variant, args.batch, (size, size, 1)) for name, variant in GROUPS[args.group].items()}
@@ -209,9 +191,7 @@ def main() -> None:
             f"{name:26}{run.parameters:11,}{args.batch / median:11.1f}{args.batch / best:11.1f}{cpu * 1e3:11.1f}"
             f"{row['ratio']:11.2f}{row['cpu_ratio']:11.2f}{run.compile_seconds:11.1f}"
         )
-    if args.json:
-        facts = {"group": args.group, "batch": args.batch, "size": size, "machine": machine(), "variants": rows}
-        args.json.write_text(json.dumps(facts, indent=2) + "\n")
+    save(args.json, {"group": args.group, "batch": args.batch, "size": size, "variants": rows}, facts)
 
 
 if __name__ == "__main__":

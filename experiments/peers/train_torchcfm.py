@@ -9,7 +9,7 @@ the weights, no guidance. DATA is a folder with MNIST's four IDX files. Training
 machine does changes the time and not the result; --stop_at names earlier steps whose weights are judged, too.
 
 Writes OUT/step_N.pt (weights) and OUT/run.json (losses, times) while training, and then OUT/step_N.npz (`images` uint8
-[n, 28, 28, 1], `labels` int32 [n], balanced) by 20 Heun steps. Where OUT has the weights, only what is missing is drawn.
+[n, 28, 28, 1], `labels` int32 [n], balanced) by 20 Heun steps. Where OUT has the weights, only the samples are drawn.
 """
 
 import argparse

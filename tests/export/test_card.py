@@ -103,6 +103,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_with_other_settings_the_sampler_the_code_and_the_program_agree(name, tmp_path, monkeypatch):
     """With a model of one's own, too: the code imports the module that it is in."""

@@ -10,6 +10,8 @@ import toys
 
 from fmd.checkpoints.weights import read_arrays
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"sample": {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "euler", "steps": 2}}
 
 

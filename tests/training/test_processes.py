@@ -11,6 +11,8 @@ from test_interruptions import QUICK, arrays, assert_identical, steps_of
 
 from fmd.training import setup
 
+pytestmark = pytest.mark.slow
+
 
 def free_port():
     with socket.socket() as probe:
