@@ -9,7 +9,7 @@ PyPI `flow-matching` 1.0.10 and `torchcfm` 1.0.7 are no dependencies of fmd; ins
 
 Both libraries have t = 0 noise and t = 1 data, as here. `flow-matching` calls alpha/sigma the signal-to-noise ratio, so
 its inverse is compared at log_snr = 2 log(alpha/sigma). Each difference is divided by the largest value compared.
-The result is `math_against_peers.json` beside this file: dtype, what was compared, relative difference.
+The result is `results/math_against_peers.json`: dtype, what was compared, relative difference.
 """
 
 import json
@@ -162,7 +162,7 @@ def main():
         "largest": {name: max(values.values()) for name, values in found.items()},
         **found,
     }
-    place = pathlib.Path(__file__).with_suffix(".json")
+    place = pathlib.Path(__file__).parent / "results" / "math_against_peers.json"
     place.write_text(json.dumps(result, indent=1) + "\n")
     for name, values in found.items():
         worst = sorted(values.items(), key=lambda item: -item[1])[:5]

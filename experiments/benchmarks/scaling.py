@@ -37,7 +37,7 @@ def value(order: dict) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("axes", nargs="*", choices=[*AXES, []], default=list(AXES))
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     parser.add_argument("--seconds", type=float, default=6, help="time to measure, per point")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     args = parser.parse_args()

@@ -1,6 +1,7 @@
 """The step on one device: golden numbers, accumulation, precision, broken gradients, the sums of the log."""
 
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -126,6 +127,18 @@ def test_several_steps_in_one_dispatch_are_the_same_steps(lab):
     assert int(three.step) == 12
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(three), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"grad_accumulation": 4}, {"steps_per_dispatch": 2}], ids=str)
+def test_on_a_cpu_no_gradient_is_left_in_a_loop(settings):
+    """There the convolutions of a gradient are 20 to 50 times slower: see fmd.utils.compile."""
+    intervals = {"log": {"every": 2, "eval_every": 0, "samples_every": 0}, "checkpoint": {"every": 2}}
+    lab = toys.Lab(toys.config(train=settings, **intervals), ONE)
+    jaxpr = str(lab.program.trace(lab.start(), lab.resident, next(lab.feed())).jaxpr)
+    loops = re.findall(r"scan\[.*?\blength=(\d+).*?\bunroll=(\d+)", jaxpr, re.DOTALL)
+    (count,) = settings.values()
+    assert (str(count), str(count)) in loops
+    assert (str(count), "1") not in loops
 
 
 def test_bfloat16_is_for_the_network_alone():

@@ -1,4 +1,4 @@
-"""Compiler options: accepted where known, dropped where not, harmless to the numbers, none off the CPU."""
+"""Compiler options: accepted where known, dropped where not, harmless to the numbers, none off the CPU, nor unrolled loops."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fmd.utils import compile as fmd_compile
-from fmd.utils.compile import CPU_OPTIONS, cpu_compiler_options
+from fmd.utils.compile import CPU_OPTIONS, cpu_compiler_options, unroll_gradients
 
 
 @pytest.fixture
@@ -34,8 +34,10 @@ def test_unknown_options_are_dropped(fresh, monkeypatch, unknown):
 
 
 def test_none_on_other_backends(monkeypatch):
+    assert unroll_gradients(4) == 4
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert cpu_compiler_options() == {}
+    assert unroll_gradients(4) == 1
 
 
 def test_callers_cannot_change_what_others_get():
