@@ -1,4 +1,4 @@
-"""Compiler options: accepted where known, dropped where not, harmless to the numbers, none off the CPU, nor unrolled loops."""
+"""Compiler options: accepted where known, dropped where not, harmless to the numbers, none off the CPU; unrolling."""
 
 import jax
 import jax.numpy as jnp
