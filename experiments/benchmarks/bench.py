@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def commit() -> str:
 def save(path: Path | None, numbers: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Writes numbers with the command, the commit and the machine that they come from."""
     if path is not None:
-        command = " ".join(["python", *sys.argv])
+        # Where another environment lies is nobody's business.
+        command = " ".join(["python", *(re.sub("=/.*", "=PATH", argument) for argument in sys.argv)])
         path.write_text(
             json.dumps({"command": command, "commit": commit(), "machine": facts, **numbers}, indent=2) + "\n"
         )
