@@ -9,6 +9,7 @@ the config's guided sampler with weights that have not been trained. The images 
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -73,12 +74,17 @@ def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
     return act, facts
 
 
-def prepare_train(run: trainer.Run) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """One call is one dispatch; `images` says of how many images."""
+def bare_step(run: trainer.Run) -> tuple[Callable[..., Any], Any, Any]:
+    """(the jitted step as the trainer makes it, its resident data, the feed of the first dispatch)."""
     step = partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name)
     program = distributed.compile_step(step, run.layout, run.shardings)
-    resident = trainer.resident_arrays(run)
-    feed = distributed.place_feed(run.layout, next(iter(setup.feed(run.config, run.dataset, 0))))
+    feed = distributed.place_feed(run.layout, next(setup.feed(run.config, run.dataset, 0)))
+    return program, trainer.resident_arrays(run), feed
+
+
+def prepare_train(run: trainer.Run) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """One call is one dispatch; `images` says of how many images."""
+    program, resident, feed = bare_step(run)
     lowered = program.lower(run.state, resident, feed)
     dispatch = run.config.train.steps_per_dispatch
     compiled = lowered.compile()
@@ -103,16 +109,14 @@ def prepare_sample(run: trainer.Run, count: int = 64) -> tuple[Callable[[], Any]
 
 def measured_peak(size: int = 3072) -> float:
     """Multiplications and additions per second of a large float32 matrix product: what this device can reach."""
-    from time import perf_counter
-
     a = jnp.ones((size, size))
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
     seconds = []
     for _ in range(5):
-        start = perf_counter()
+        start = time.perf_counter()
         product(a).block_until_ready()
-        seconds.append(perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
 
 

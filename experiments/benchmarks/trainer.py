@@ -11,18 +11,16 @@ import argparse
 import statistics
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
 from bench import HERE, machine, save, table
-from jax_worker import resolve
+from jax_worker import bare_step, resolve
 
 from fmd import data, modes
-from fmd.training import setup, trainer
+from fmd.training import trainer
 from fmd.training.callbacks import Callback
-from fmd.training.step import train_steps
-from fmd.utils import distributed, process
+from fmd.utils import process
 
 
 class Clock(Callback):
@@ -50,10 +48,7 @@ def bare_loop(config):
     dataset = data.load(config.data.source, **config.data.params)
     with tempfile.TemporaryDirectory() as folder:
         run = trainer.start(config, Path(folder), dataset)
-    step = partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name)
-    program = distributed.compile_step(step, run.layout, run.shardings)
-    resident = trainer.resident_arrays(run)
-    feed = distributed.place_feed(run.layout, next(setup.feed(config, dataset, 0)))
+    program, resident, feed = bare_step(run)
     state, _ = program(run.state, resident, feed)
 
     def loop(dispatches: int) -> float:

@@ -118,7 +118,7 @@ def test_the_null_label_is_a_row_of_its_own():
 
     Seed bug B06: sampling without a class passed no label at all, a state of the embedding that was never trained.
     """
-    model, params, apply = tiny(channel_multipliers=(1,))
+    model, params, apply = tiny()
     x, t, _ = batch()
     null = jnp.full(BATCH, 3)
     gradient = jit(jax.grad(lambda p: jnp.sum(model.apply(p, x, t, null) ** 2)))(params)
@@ -170,8 +170,8 @@ def test_dropout_draws_from_its_own_key():
 def test_remat_changes_nothing():
     x, t, y = batch()
     values = []
-    for remat in (False, True):
-        model, params, _ = tiny(channel_multipliers=(1,), remat=remat)
+    for settings in ({}, {"remat": True}):
+        model, params, _ = tiny(**settings)
         loss = lambda p, model=model: jnp.mean(model.apply(p, x, t, y, train=True) ** 2)  # noqa: E731
         values.append(jit(jax.value_and_grad(loss))(params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *values)
@@ -179,7 +179,7 @@ def test_remat_changes_nothing():
 
 def test_forward_mode_agrees_with_reverse_mode():
     """u . (J d) = (J^T u) . d with J the derivative with respect to image and time."""
-    model, params, _ = tiny(channel_multipliers=(1,))
+    model, params, _ = tiny()
     x, t, y = batch()
     d = jax.random.normal(jax.random.key(2), x.shape)
     dt = jnp.ones_like(t) / 1000

@@ -16,6 +16,7 @@ from fmd.training import callbacks, timing, trainer
 from fmd.training.callbacks import Callback
 from fmd.training.lines import JsonLines, LineLog, read_lines
 from fmd.training.progress import Progress
+from fmd.training.report import HtmlReport
 
 SAME = {"parallel": {"mode": "jit"}, "log": {"every": 2}}  # as `toy_run`
 
@@ -77,9 +78,11 @@ def test_intervals_of_zero_mean_only_at_the_end(compile_once, tmp_path):
     assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["step_00000012.png"]
 
 
-def test_the_line_is_the_same_on_several_devices(toy_run, compile_once, tmp_path):
-    config = toys.config(parallel={"mode": "mesh", "fsdp": 8}, log={"every": 2})
-    run = trainer.train(config, tmp_path / "run", toys.dataset(), [callbacks.Log()])
+@pytest.mark.parametrize("parallel", [{"mode": "pmap"}, {"mode": "mesh", "fsdp": 8}])
+def test_the_line_is_the_same_on_several_devices(toy_run, compile_once, tmp_path, parallel):
+    run = trainer.train(
+        toys.config(parallel=parallel, log={"every": 2}), tmp_path / "run", toys.dataset(), [callbacks.Log()]
+    )
     for line, expected in zip(run.logs["metrics"].lines, toy_run.logs["metrics"].lines, strict=True):
         assert line == pytest.approx(expected, rel=1e-4)
 
@@ -114,9 +117,9 @@ def test_memory_is_that_of_the_fullest_device(monkeypatch):
 
 STEP = 8  # where a line, figures, a grid and a checkpoint are due
 AFTER = [
-    (callbacks.Log, "on_step_end"),
-    (callbacks.Samples, "on_step_end"),
-    (callbacks.Checkpoints, "on_step_end"),
+    *[(kind, "on_step_end") for kind in (callbacks.Log, callbacks.Evaluate, callbacks.Samples, Progress)],
+    *[(kind, "on_step_end") for kind in (callbacks.Checkpoints, HtmlReport)],
+    (Progress, "on_train_start"),
     (Progress, "on_train_end"),
 ]
 
@@ -141,7 +144,8 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(
     assert any(f"{kind.__name__}.{hook}" in note for note in raised.value.__notes__)
 
     saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
-    assert (STEP in saved) == (hook == "on_train_end" or kind is callbacks.Checkpoints)
+    ahead = (callbacks.Checkpoints, HtmlReport)
+    assert (STEP in saved) == (hook == "on_train_end" or (hook == "on_step_end" and kind in ahead))
     for step in saved:
         for log, every in (("metrics", 2), ("validation", 4)):
             assert set(range(every, step + 1, every)) <= set(steps_of(workdir / f"{log}.jsonl"))
@@ -153,10 +157,10 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(
 
 
 def test_a_callback_of_ones_own_that_raises_is_named(tmp_path):
-    """As a user meets it: the fault's own text, whose it was, and the checkpoint to go on from."""
+    """As a user meets it: the fault's own text and whose it was, then the run goes on once it is fixed."""
     (tmp_path / "mine.py").write_text(
-        "from fmd.training.callbacks import Callback\n\n\nclass Fragile(Callback):\n"
-        "    def on_step_end(self, run):\n        if run.step == 6:\n"
+        "import os\nfrom fmd.training.callbacks import Callback\n\n\nclass Fragile(Callback):\n"
+        "    def on_step_end(self, run):\n        if run.step == 6 and 'FIXED' not in os.environ:\n"
         "            raise RuntimeError('my own mistake')\n"
     )
     values = toys.settings(parallel={"mode": "jit"}, log={"callbacks": ["mine:Fragile"]})
@@ -170,6 +174,10 @@ def test_a_callback_of_ones_own_that_raises_is_named(tmp_path):
     assert "my own mistake" in said
     assert "raised by Fragile.on_step_end at step 6" in said
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["4"]
+    code, said = toys.run_fmd(*command, PYTHONPATH=path, FIXED="1")
+    assert code == 0, said
+    assert "going on from step 4" in said
+    assert steps_of(tmp_path / "run" / "metrics.jsonl") == [3, 6, 9, 12]
 
 
 # --- the files of a log ---

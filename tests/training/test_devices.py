@@ -174,8 +174,9 @@ def shard_mapped(lab, check_vma):
     )
 
 
-def test_the_step_passes_the_check_of_what_varies_over_devices(quick_compilation):
-    lab = toys.Lab(toys.config(train={"grad_accumulation": 2}), layout("pmap", 4))
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_step_passes_the_check_of_what_varies_over_devices(quick_compilation, parts):
+    lab = toys.Lab(toys.config(train={"grad_accumulation": parts}), layout("pmap", 4))
     data = lab.data.train
     arguments = data.images[:16], data.labels[:16], np.arange(16, dtype=np.int32)
     state, _ = shard_mapped(lab, check_vma=True)(lab.start(), *arguments)
