@@ -30,6 +30,24 @@ from fmd.utils.compile import cpu_compiler_options
 from fmd.utils.pixels import to_unit
 
 BATCH = 128
+LAYERS = {  # kind, width, and whether 2x2 pixels are folded into channels before
+    "mnist": (
+        ("conv", 64, True),
+        ("conv", 64, False),
+        ("linear", 128, True),
+        ("conv", 128, False),
+        ("conv", 128, False),
+    ),
+    "fashion_mnist": (
+        ("conv", 32, False),
+        ("linear", 64, True),
+        ("conv", 64, False),
+        ("conv", 64, False),
+        ("linear", 160, True),
+        ("conv", 160, False),
+        ("conv", 160, False),
+    ),
+}
 AUGMENTATION = {  # pixels that training images are moved by at most, whether half of them are mirrored, and dropout
     "mnist": (2, False, 0.3),
     "fashion_mnist": (1, True, 0.1),
@@ -39,19 +57,19 @@ NORM_EPSILON = 1e-5
 
 
 class Trainable(nn.Module):
-    """The network of `domain` with batch normalisation after each convolution, and dropout."""
+    """The network of `domain` with batch normalisation after each layer, and dropout."""
 
+    layers: tuple[tuple[str, int, bool], ...]
     dropout: float
     classes: int = 10
 
     @nn.compact
     def __call__(self, x, train):
-        x = fold(x, 2)
-        for i, (kind, width) in enumerate(domain.LAYERS):
-            if kind == "fold":
-                x = nn.Dense(width, use_bias=False, name=f"layer_{i}")(fold(x, 2))
-            else:
-                x = nn.Conv(width, (3, 3), use_bias=False, name=f"layer_{i}")(x)
+        for i, (kind, width, folded) in enumerate(self.layers):
+            if folded:
+                x = fold(x, 2)
+            layer = partial(nn.Conv, kernel_size=(3, 3)) if kind == "conv" else nn.Dense
+            x = layer(width, use_bias=False, name=f"layer_{i}")(x)
             norm = nn.BatchNorm(use_running_average=not train, momentum=0.98, epsilon=NORM_EPSILON, name=f"norm_{i}")
             x = nn.relu(norm(x))
         x = nn.relu(nn.Dense(domain.HIDDEN, name="hidden")(x.mean(axis=(1, 2))))
@@ -62,7 +80,7 @@ class Trainable(nn.Module):
 def without_norms(params, statistics):
     """The arrays of `domain` from a trained network: each normalisation becomes part of the layer before it."""
     arrays = {}
-    for i in range(len(domain.LAYERS)):
+    for i in range(len(statistics)):
         norm, running = params[f"norm_{i}"], statistics[f"norm_{i}"]
         factor = norm["scale"] / jnp.sqrt(running["var"] + NORM_EPSILON)
         arrays[f"layer_{i}_kernel"] = params[f"layer_{i}"]["kernel"] * factor
@@ -87,7 +105,7 @@ def main() -> None:
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
     steps = args.epochs * len(labels) // BATCH
     shift, mirrored, dropout = AUGMENTATION[args.dataset]
-    model = Trainable(dropout)
+    model = Trainable(LAYERS[args.dataset], dropout)
     key = jax.random.key(args.seed)
     variables = model.init(key, jnp.zeros((1, *dataset.image_shape)), train=False)
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, 3e-3, pct_start=0.2), weight_decay=0.02)
