@@ -24,6 +24,7 @@ from fmd.utils.pixels import to_unit
 VERSION = 1
 FILES = {  # data set: sha256 of its file, weights/NAME-VERSION.npz
     "mnist": "301af8172103fc6b1e63deb83e04fad09e741dbf02d450acd1988a424909e647",  # 99.63 % right on the test split
+    "fashion_mnist": "0b40b8f38ec839a870994e48591c2e6f31ccb195fb7fee41abb046d317b24839",  # 93.61 %
 }
 HIDDEN = 128
 IMAGE_SHAPE = (28, 28, 1)

@@ -61,7 +61,7 @@ def test_another_file_is_refused(monkeypatch):
 
 
 def test_a_set_without_a_classifier():
-    with pytest.raises(KeyError, match="no classifier comes with fmd for 'cifar10'; there are ones for mnist"):
+    with pytest.raises(KeyError, match="for 'cifar10'; there are ones for mnist, fashion_mnist"):
         domain.load("cifar10")
 
 
@@ -71,6 +71,7 @@ def test_which_features_are_chosen():
         return features._automatic(ImageDataset(name, split, split, 1, "made up by the tests"))
 
     assert chosen("mnist", (28, 28, 1)) == "domain"
+    assert chosen("fashion_mnist", (28, 28, 1)) == "domain"
     assert chosen("mnist", (32, 32, 1)) == "inception"
     assert chosen("digits", (8, 8, 1)) == "pixels"
     assert chosen("cifar10", (32, 32, 3)) == "inception"
