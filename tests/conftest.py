@@ -3,8 +3,11 @@
 import gc
 import os
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Most of the time goes into compiling tiny programs: in one piece each, and with few optimisations. Set the variable to
+# 0 to test what users run; the tests of solvers and of several devices always do (`full_compilation`).
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -17,3 +20,12 @@ gc.set_threshold(100_000, 20, 100)
 def strict_ranks():
     """Broadcasting between different ranks hides shape mistakes, so every test runs without it."""
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module")
+def full_compilation():
+    """All of XLA's optimisations from here to the end of the module."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

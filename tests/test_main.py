@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from toys import quick_compilation
 
 from fmd import main
 from fmd.checkpoints.facts import read_facts, write_facts
@@ -36,10 +35,9 @@ TINY = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    """What is compiled for one test serves the others, and is compiled quickly, in this process and those it starts."""
-    with pytest.MonkeyPatch.context() as patch, quick_compilation():
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+def one_cache(tmp_path_factory):
+    """What is compiled for one test serves the others, in this process and those it starts."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

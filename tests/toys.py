@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -80,14 +79,6 @@ def settings(**overrides):
 
 def config(**overrides):
     return configs.resolve(settings(**overrides))
-
-
-@contextmanager
-def quick_compilation():
-    """Without most of XLA's optimisations: twice as quick, and nothing about the numbers is decided there."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Lab:

@@ -234,23 +234,20 @@ def test_images_without_labels_train_an_unconditional_model(tmp_path):
             **overrides,
         )
 
-    with toys.quick_compilation():
-        with pytest.raises(
-            ValueError, match=r"weight 2\.0 needs a model trained with labels .* 0 classes.*; use weight 1"
-        ):
-            modes.train_config(settings(), tmp_path / "refused")
-        plain = settings(sample={"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1})
-        run = modes.train_config(plain, tmp_path / "run")
-        assert (run.finished, run.facts["num_classes"], run.facts["train_images"]) == (True, 0, 10)
-        assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
-        draw = sampler.load(tmp_path / "run", layout=run.layout)
-        labels = modes.parse_labels(None, 3, draw.num_classes)
-        np.testing.assert_array_equal(labels, modes.parse_labels("null", 3, draw.num_classes))
-        assert draw(labels, jax.random.key(0)).shape == (3, 8, 8, 1)
-        with pytest.raises(ValueError, match="this model was trained without labels and takes 0 alone"):
-            draw([1], jax.random.key(0))
-        with pytest.raises(ValueError, match="use weight 1"):
-            draw(labels, jax.random.key(0), weight=0.0)
+    with pytest.raises(ValueError, match=r"weight 2\.0 needs a model trained with labels .* 0 classes.*; use weight 1"):
+        modes.train_config(settings(), tmp_path / "refused")
+    plain = settings(sample={"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1})
+    run = modes.train_config(plain, tmp_path / "run")
+    assert (run.finished, run.facts["num_classes"], run.facts["train_images"]) == (True, 0, 10)
+    assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
+    draw = sampler.load(tmp_path / "run", layout=run.layout)
+    labels = modes.parse_labels(None, 3, draw.num_classes)
+    np.testing.assert_array_equal(labels, modes.parse_labels("null", 3, draw.num_classes))
+    assert draw(labels, jax.random.key(0)).shape == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match="this model was trained without labels and takes 0 alone"):
+        draw([1], jax.random.key(0))
+    with pytest.raises(ValueError, match="use weight 1"):
+        draw(labels, jax.random.key(0), weight=0.0)
 
 
 def test_the_shipped_config_names_parameters_of_the_source(tmp_path):

@@ -11,7 +11,6 @@ import half_trained
 import jax
 import numpy as np
 import pytest
-import toys
 
 from fmd.checkpoints.weights import load_weights
 from fmd.export import card as cards
@@ -118,11 +117,10 @@ def test_with_other_settings_the_sampler_the_code_and_the_program_agree(name, tm
     program = exporter.portable.serialize(other.model, params, facts, settings)
     (tmp_path / "sampler.stablehlo").write_bytes(program)
     monkeypatch.chdir(tmp_path)
-    with toys.quick_compilation():
-        flax, alone = {}, {}
-        exec(snippets.fill(snippets.ORBAX_AND_FLAX, facts, settings), flax)
-        exec(snippets.fill(snippets.JAX_ALONE, facts, settings), alone)
-        images = other([0, 1, 2, 3], noise=flax["noise"])
+    flax, alone = {}, {}
+    exec(snippets.fill(snippets.ORBAX_AND_FLAX, facts, settings), flax)
+    exec(snippets.fill(snippets.JAX_ALONE, facts, settings), alone)
+    images = other([0, 1, 2, 3], noise=flax["noise"])
     assert images.std() > 10
     np.testing.assert_array_equal(flax["images"], images)
     assert np.abs(np.asarray(alone["images"]).astype(int) - images).max() <= 1

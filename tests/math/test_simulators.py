@@ -13,6 +13,8 @@ from fmd.math.schedules import SCHEDULES
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, FIXED, STAGES
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 ALL = [*FIXED, *ADAPTIVE]
 
 

@@ -18,12 +18,6 @@ KEY = jax.random.key(7)
 LABELS = [0, 1, 2, 3, 4]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    with toys.quick_compilation():
-        yield
-
-
 @pytest.fixture(scope="module")
 def frames(sampler):
     return trajectory(sampler, LABELS, KEY)

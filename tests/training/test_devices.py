@@ -19,6 +19,8 @@ from fmd.training import step as steps
 from fmd.training.step import Batch, draw, train_step
 from fmd.utils import distributed
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 LAYOUTS = [("pmap", 2, 1), ("pmap", 4, 1), ("pmap", 8, 1), ("mesh", 2, 1), ("mesh", 4, 2), ("mesh", 8, 4)]
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
@@ -100,12 +102,6 @@ def test_a_mesh_of_eight_holds_an_eighth_of_each_large_array_per_device():
     assert memory.alias_size_in_bytes >= state  # all of the state is donated, so that it exists once
 
 
-@pytest.fixture
-def quick_compilation():
-    with toys.quick_compilation():
-        yield
-
-
 # -- draws ------------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +126,7 @@ def global_draws(recipe, lay, batch):
 
 @pytest.mark.parametrize("coupling", ["independent", "optimal_transport"])
 @pytest.mark.parametrize("name", [("pmap", 4, 1), ("mesh", 8, 2)], ids=str)
-def test_draws_are_bit_identical_however_the_batch_is_split(quick_compilation, name, coupling):
+def test_draws_are_bit_identical_however_the_batch_is_split(name, coupling):
     config = toys.config(
         path={"coupling": {"name": coupling}, "times": {"name": "logit_normal", "stratified": True}},
         data={"source": "toy", "flip": True, "shift": 1},
@@ -175,7 +171,7 @@ def shard_mapped(lab, check_vma):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_the_step_passes_the_check_of_what_varies_over_devices(quick_compilation, parts):
+def test_the_step_passes_the_check_of_what_varies_over_devices(parts):
     lab = toys.Lab(toys.config(train={"grad_accumulation": parts}), layout("pmap", 4))
     data = lab.data.train
     arguments = data.images[:16], data.labels[:16], np.arange(16, dtype=np.int32)

@@ -26,13 +26,6 @@ sums changed (another XLA), the differences are near 1e-6. Larger ones mean that
 loss, the optimiser or the averages changed: if that is meant, say so in the commit and store the new numbers."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """What is compiled with all optimisations is tested in test_devices.py."""
-    with toys.quick_compilation():
-        yield
-
-
 @pytest.fixture(scope="module")
 def lab():
     return toys.Lab(toys.config(), ONE)
