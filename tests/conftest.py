@@ -25,7 +25,6 @@ def strict_ranks():
 @pytest.fixture(scope="module")
 def full_compilation():
     """All of XLA's optimisations from here to the end of the module."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")

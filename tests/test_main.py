@@ -65,7 +65,7 @@ def fmd(monkeypatch, capfd, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, quick):
+def trained(tmp_path_factory, one_cache):
     """The workdir of a tiny finished run."""
     workdir = tmp_path_factory.mktemp("main") / "run"
     command = [sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"]
