@@ -3,8 +3,9 @@
 import gc
 import os
 
-# Most of the time goes into compiling tiny programs: in one piece each, and with few optimisations. Set the variable to
-# 0 to test what users run; the tests of solvers and of several devices always do (`full_compilation`).
+# Most of the time goes into compiling tiny programs: so in one piece each, and with few optimisations, here and in the
+# processes that tests start. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run; the tests of solvers and of several
+# devices always do (`full_compilation`).
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -25,6 +26,7 @@ def strict_ranks():
 @pytest.fixture(scope="module")
 def full_compilation():
     """All of XLA's optimisations from here to the end of the module."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
+    jax.config.update("jax_disable_most_optimizations", before)

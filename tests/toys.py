@@ -81,6 +81,11 @@ def config(**overrides):
     return configs.resolve(settings(**overrides))
 
 
+def layout(mode, count, fsdp=1):
+    """The first `count` of the host devices, as `config.parallel` would use them."""
+    return distributed.make_layout(mode, fsdp=fsdp, devices=jax.devices()[:count])
+
+
 class Lab:
     """One config on one layout, compiled: `lab.run(3)` returns the state and the last report after three steps."""
 
@@ -157,7 +162,6 @@ def start_fmd(*arguments, devices=1, **environment) -> subprocess.Popen:
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(Path(__file__).parent),
         **environment,
