@@ -2,16 +2,23 @@
 
 import gc
 import os
+from importlib import metadata
 
-# Most of the time goes into compiling tiny programs: so in one piece each, and with few optimisations, here and in the
-# processes that tests start. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run; the tests of solvers and of several
-# devices always do (`full_compilation`).
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_parallel_codegen_split_count=1")
+from packaging.version import Version
+
+# Most of the time goes into compiling tiny programs: so in one piece each, without MLIR (jaxlib 0.11.1 and later always
+# use it) and with few optimisations, here and in the processes that tests start. To test what users run, set
+# XLA_FLAGS=--xla_force_host_platform_device_count=8 and JAX_DISABLE_MOST_OPTIMIZATIONS=0; the tests of solvers and of
+# several devices always do the latter (`full_compilation`).
+FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]
+if Version(metadata.version("jaxlib")) < Version("0.11.1"):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # Tracing makes many objects and few cycles: the collector's usual thresholds cost a tenth of the time.
 gc.set_threshold(100_000, 20, 100)

@@ -1,6 +1,5 @@
 """The command line as a user meets it: good commands work, bad ones end with code 2 and one line."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toys
 from absl import flags
 from PIL import Image
 
@@ -69,7 +69,7 @@ def trained(tmp_path_factory, one_cache):
     """The workdir of a tiny finished run."""
     workdir = tmp_path_factory.mktemp("main") / "run"
     command = [sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "XLA_FLAGS": ""})  # one device: quicker
+    subprocess.run(command, check=True, capture_output=True, env=toys.environment())  # one device: quicker
     return workdir
 
 

@@ -157,15 +157,15 @@ def write_config(folder: Path, **overrides) -> Path:
     return path
 
 
-def start_fmd(*arguments, devices=1, **environment) -> subprocess.Popen:
-    """Starts the command line in a process of its own, on the CPU."""
-    env = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(Path(__file__).parent),
-        **environment,
-    }
+def environment(devices=1, **values) -> dict[str, str]:
+    """For a process of its own: compiles as the tests do, and sees so many devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"  # the last one counts
+    return {**os.environ, "XLA_FLAGS": flags, **values}
+
+
+def start_fmd(*arguments, devices=1, **values) -> subprocess.Popen:
+    """Starts the command line in a process of its own."""
+    env = environment(devices, **{"PYTHONPATH": str(Path(__file__).parent), **values})
     command = [sys.executable, "-m", "fmd.main", *map(str, arguments)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -1,7 +1,6 @@
 """The notebooks: clean files with a working link, and every code cell runs, on settings too small to learn anything."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import toys
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb"))
@@ -72,16 +72,13 @@ def finished(tmp_path_factory):
     """The results of all notebooks, run in one folder, two at a time, 01 before those that go on with its run."""
     pytest.importorskip("matplotlib")
     folder = tmp_path_factory.mktemp("notebooks")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "MPLBACKEND": "Agg",
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",  # one device: the tests themselves run on eight
-        "FMD_NOTEBOOK_STEPS": "20",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # what several notebooks compile is compiled once
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = toys.environment(
+        PYTHONPATH=str(ROOT),
+        MPLBACKEND="Agg",
+        FMD_NOTEBOOK_STEPS="20",
+        JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"),  # what several notebooks compile is compiled once
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    )
 
     def run(paths):
         results = {}

@@ -1,7 +1,6 @@
 """The model card: its code runs as it stands and draws the same images in all three ways; what it says is so."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import half_trained
 import jax
 import numpy as np
 import pytest
+import toys
 
 from fmd.checkpoints.weights import load_weights
 from fmd.export import card as cards
@@ -54,7 +54,7 @@ def card(exported):
 def drawn(card, exported, tmp_path_factory):
     """The images of each way, from a process of its own with one device, in the exported folder."""
     folder, started = tmp_path_factory.mktemp("drawn"), {}
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = toys.environment(PYTHONDONTWRITEBYTECODE="1")
     for number, (way, blocked) in enumerate(BLOCKED.items()):
         save = f"np.save({str(folder / str(number))!r}, np.asarray(images))"
         code = f"{BLOCKER.format(blocked=blocked)}\n{programs(card)[way][0]}\n{save}"
