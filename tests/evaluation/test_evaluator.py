@@ -52,7 +52,7 @@ def sampler():
     facts = setup.make_facts(toys.config(), toys.dataset()) | {"step": 8}
     model = build_model("toy", {"num_classes": toys.CLASSES})
     x, t, y = np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32)
-    return Sampler.from_facts(facts, params=model.init(jax.random.key(1), x, t, y)["params"])
+    return Sampler.from_facts(facts, params=jax.jit(model.init)(jax.random.key(1), x, t, y)["params"])
 
 
 REQUEST = evaluator.Request(n_samples=32, features="quarters", solver="euler", steps=2, references=("test", "train"))

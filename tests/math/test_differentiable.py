@@ -16,7 +16,7 @@ def growth(t, x, rate):
     return rate * x
 
 
-@pytest.mark.parametrize("solver", ["heun", "rk4", "tsit5"])
+@pytest.mark.parametrize("solver", ["heun", "tsit5"])
 def test_gradient_in_parameters_and_noise(solver):
     def loss(x0, rate):
         return solve_ode(lambda t, x, args: growth(t, x, rate), x0, solver=solver, steps=100).x.sum()
@@ -40,7 +40,8 @@ def test_gradient_through_args_and_trajectory():
 
 def test_forward_and_both_modes_agree_with_reverse():
     def end(rate, adjoint):
-        return solve_ode(lambda t, x, a: growth(t, x, rate), jnp.ones((1, 1)), steps=40, adjoint=adjoint).x[0, 0]
+        options = {"solver": "euler", "steps": 8, "adjoint": adjoint}
+        return solve_ode(lambda t, x, a: growth(t, x, rate), jnp.ones((1, 1)), **options).x[0, 0]
 
     _, forward = jax.jit(lambda r: jax.jvp(lambda r: end(r, diffrax.ForwardMode()), (r,), (1.0,)))(0.3)
     adjoints = (diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint(checkpoints=2), None)

@@ -118,7 +118,7 @@ def test_the_null_label_is_a_row_of_its_own():
 
     Seed bug B06: sampling without a class passed no label at all, a state of the embedding that was never trained.
     """
-    model, params, apply = tiny()
+    model, params, apply = tiny(channel_multipliers=(1,))
     x, t, _ = batch()
     null = jnp.full(BATCH, 3)
     gradient = jit(jax.grad(lambda p: jnp.sum(model.apply(p, x, t, null) ** 2)))(params)
@@ -171,7 +171,7 @@ def test_remat_changes_nothing():
     x, t, y = batch()
     values = []
     for settings in ({}, {"remat": True}):
-        model, params, _ = tiny(**settings)
+        model, params, _ = tiny(channel_multipliers=(1,), **settings)
         loss = lambda p, model=model: jnp.mean(model.apply(p, x, t, y, train=True) ** 2)  # noqa: E731
         values.append(jit(jax.value_and_grad(loss))(params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *values)
