@@ -38,6 +38,6 @@ def get_config() -> ConfigDict:
         "optimizer": {"learning_rate": 1.5e-3, "warmup_steps": 100},
         "ema": {"decays": (0.995,)},
         "checkpoint": {"every": 500},
-        "log": {"eval_every": 500, "samples_every": 500},
+        "log": {"eval_every": 500, "samples_every": 1000},
     }  # fmt: skip
     return config

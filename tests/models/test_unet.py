@@ -165,6 +165,7 @@ def test_dropout_draws_from_its_own_key():
     np.testing.assert_array_equal(train(0), train(0))
     assert np.abs(train(0) - train(1)).max() > 1e-3
     np.testing.assert_array_equal(apply(params, x, t, y), tiny()[2](params, x, t, y))  # none outside training
+    np.testing.assert_allclose(tiny()[2](params, x, t, y, train=True), apply(params, x, t, y), atol=1e-5)
 
 
 def test_remat_changes_nothing():
@@ -187,7 +188,7 @@ def test_forward_mode_agrees_with_reverse_mode():
 
     @jit
     def both(x, t):
-        field = lambda x, t: model.apply(params, x, t, y)  # noqa: E731
+        field = lambda x, t: model.apply(params, x, t, y, train=True)  # noqa: E731
         _, forward = jax.jvp(field, (x, t), (d, dt))
         _, back = jax.vjp(field, x, t)
         dx, d_time = back(u)
