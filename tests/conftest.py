@@ -6,8 +6,8 @@ from importlib import metadata
 
 from packaging.version import Version
 
-# Most of the time goes into compiling tiny programs: so in one piece each, without MLIR (jaxlib 0.11.1 and later always
-# use it) and with few optimisations, here and in the processes that tests start. To test what users run, set
+# Most of the time goes into compiling tiny programs: so in one piece each, by XLA's older emitters (which jaxlib 0.11.1
+# dropped) and with few optimisations, here and in the processes that tests start. To test what users run, set
 # XLA_FLAGS=--xla_force_host_platform_device_count=8 and JAX_DISABLE_MOST_OPTIMIZATIONS=0; the tests of solvers and of
 # several devices always do the latter (`full_compilation`).
 FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]

@@ -16,7 +16,7 @@ def growth(t, x, rate):
     return rate * x
 
 
-@pytest.mark.parametrize("solver", ["heun", "tsit5"])
+@pytest.mark.parametrize("solver", ["heun", "rk4", "tsit5"])
 def test_gradient_in_parameters_and_noise(solver):
     def loss(x0, rate):
         return solve_ode(lambda t, x, args: growth(t, x, rate), x0, solver=solver, steps=100).x.sum()

@@ -194,7 +194,7 @@ def test_no_schedule_needs_help_at_its_ends(name):
 @pytest.mark.usefixtures("x64")
 def test_a_field_that_is_finite_at_its_ends_hardly_notices_the_clipped_time(dtype, most):
     x0 = jnp.ones((1, 1), dtype)
-    for solver in ("heun", "tsit5"):
+    for solver in ("heun", "rk4", "tsit5"):
         clipped, exact = (
             solve(gaussian_field(0.25), x0, solver=solver, **ends).x for ends in ({}, {"end_epsilon": 0.0})
         )
