@@ -1,6 +1,6 @@
 """How long the programs of a config take to trace and to compile, and to come back from the compilation cache.
 
-    python experiments/benchmarks/compile_times.py digits mnist --json=compile_times.json
+    python experiments/benchmarks/compile_times.py digits mnist_baseline mnist --json=compile_times.json
 
 The programs: the training step and the guided sampler (64 images), as the trainer and `--mode=sample` make them.
 "compile" starts with an empty cache; "from the cache" is the same compilation again, after all that JAX remembers in
@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from bench import HERE, machine, save, table
 from jax_worker import SHAPES, bare_step, random_dataset, resolve
+from start import CONFIGS
 
 from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
 from fmd.training import trainer
 
-CONFIGS = {"digits": "digits.py", "mnist_baseline": "mnist_baseline.py", "mnist": "mnist_cfg_strong.py"}
 SAMPLES = 64
 
 

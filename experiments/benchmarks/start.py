@@ -20,7 +20,12 @@ from bench import HERE, machine, save, table
 
 from fmd.training.callbacks import Callback
 
-CONFIGS = {"digits": "digits.py", "mnist": "mnist_cfg_strong.py", "fashion_mnist": "fashion_mnist.py"}
+CONFIGS = {
+    "digits": "digits.py",
+    "mnist": "mnist_cfg_strong.py",
+    "mnist_baseline": "mnist_baseline.py",
+    "fashion_mnist": "fashion_mnist.py",
+}
 
 
 class FirstStep(Callback):
