@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     # Four times the batch of the reported recipe at twice its learning rate.
     config.optimizer = {"learning_rate": 4e-4, "warmup_steps": 2000, "decay": "constant"}
     config.ema = {"decays": (0.9998, 0.9999), "power_stds": (0.05, 0.1)}  # the best width is found after training
-    config.sample = {"guidance": {"name": "cfg", "weight": 1.5}, "solver": "heun", "steps": 25}
+    config.sample = {"guidance": {"name": "cfg", "weight": 1.5}, "solver": "midpoint", "steps": 20}
     config.checkpoint = {"every": 5000, "keep_every": 20_000}  # stored averages give any other width, see training/ema
     config.log = {"every": 100, "eval_every": 5000, "samples_every": 5000}
     return config

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.train = {"num_steps": 2000, "batch_size": 64, "label_dropout": 0.1}
     config.optimizer = {"learning_rate": 2e-3, "warmup_steps": 100, "decay": "cosine"}
     config.ema = {"decays": (0.99,)}  # a tenth of the run, after its warm-up
-    config.sample = {"guidance": {"name": "cfg", "weight": 2.0}, "solver": "heun", "steps": 20}
+    config.sample = {"guidance": {"name": "cfg", "weight": 2.0}, "solver": "midpoint", "steps": 10}
     config.checkpoint = {"every": 500}
     config.log = {"every": 50, "eval_every": 500, "eval_examples": 360, "samples_every": 500}
     return config

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
                     "steps_per_dispatch": 10}  # fmt: skip  # a step takes milliseconds: let Python rest
     config.optimizer = {"learning_rate": 1e-3, "warmup_steps": 500, "decay": "cosine"}
     config.ema = {"decays": (0.9995,)}  # a tenth of the run
-    config.sample = {"guidance": {"name": "cfg", "weight": 2.0}, "solver": "heun", "steps": 20}
+    config.sample = {"guidance": {"name": "cfg", "weight": 2.0}, "solver": "midpoint", "steps": 10}
     config.checkpoint = {"every": 2000}
     config.log = {"every": 50, "eval_every": 2000, "samples_every": 2000}
 

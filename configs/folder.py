@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.train = {"num_steps": 50_000, "batch_size": 128, "label_dropout": 0.1}
     config.optimizer = {"learning_rate": 3e-4, "warmup_steps": 1000, "decay": "cosine"}
     config.ema = {"decays": (0.9995,)}
-    config.sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "heun", "steps": 25}
+    config.sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "midpoint", "steps": 20}
     config.checkpoint = {"every": 2500}
     config.log = {"every": 50, "eval_every": 2500, "samples_every": 2500}
 

@@ -116,8 +116,8 @@ class Ema:
 @dataclass(frozen=True)
 class Sample:
     guidance: dict = field(default_factory=partial(dict, name="cfg", weight=1.0))
-    solver: str = "heun"
-    steps: int = 20
+    solver: str = "midpoint"  # half of Heun's evaluations for the same quality, see experiments/reference
+    steps: int = 10
 
     def __post_init__(self) -> None:
         _need(self.steps >= 1, "sample.steps", self.steps, "1 or more")

@@ -28,10 +28,10 @@ from fmd.utils.compile import cpu_compiler_options
 config, path = json.load(open("config.json"))["config"]["model"], schedules.get({schedule})
 model = build_model(config["name"], {{**config, "num_classes": {classes}}})
 params = ocp.StandardCheckpointer().restore(os.path.abspath("weights"))
-def draw(params, noise, labels, weight={fixed_weight}):
+def draw(params, x0, labels, weight={fixed_weight}):
     flow = odes.from_model(lambda x, t, y: model.apply({{"params": params}}, x, t, y, train=False), path, {prediction})
     field = guidance.guided_field(lambda x, t, y: flow(t, x, y), {classes}, guidance.get({rule}, weight=weight))
-    return simulators.solve_ode(field, noise * path.prior_std, args=labels, {solver}).x
+    return simulators.solve_ode(field, x0 * path.prior_std, args=labels, {solver}).x
 noise = {noise}
 x = jax.jit(draw, compiler_options=cpu_compiler_options())(params, noise, {arguments})
 images = np.uint8(np.clip(np.round((x + 1) * 127.5), 0, 255))

@@ -138,7 +138,7 @@ def test_the_card_tells_what_was_trained_on_what_and_how_far(card, params):
         "| seed | 0 |",
         "average `decay0` of the parameters along the run: exponential, decay 0.9 after its warm-up",
         f"| parameters | {count:,} |",
-        "solver heun with 3 steps, guidance rule cfg, guidance weight 2, seed 0; 12\nevaluations",
+        "solver midpoint with 3 steps, guidance rule cfg, guidance weight 2, seed 0; 12\nevaluations",
         "| optimizer.learning_rate | 0.01 |",
         "0 to 3, or 4 for an unconditional image",
         "cpu, cuda, tpu",

@@ -44,7 +44,7 @@ def test_the_facts_say_what_the_program_was_made_with(exported):
     facts = json.loads((exported / "config.json").read_text())
     assert (facts["format"], facts["step"], facts["averages"]) == (1, STEP, ["decay0"])
     said = facts["sampler"]
-    assert (said["solver"], said["steps"], said["rule"]) == ("heun", 3, {"name": "cfg", "weight": 2.0})
+    assert (said["solver"], said["steps"], said["rule"]) == ("midpoint", 3, {"name": "cfg", "weight": 2.0})
     assert (said["platforms"], said["jax"], said["guided"]) == (["cpu", "cuda", "tpu"], jax.__version__, True)
 
 

@@ -55,7 +55,7 @@ def test_eight_devices_draw_what_one_draws(facts, params, images, mode, fsdp):
 
 
 def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, params, images):
-    """Three Heun steps by hand."""
+    """Three steps of the midpoint rule by hand."""
     model = build_model("toy", {"num_classes": toys.CLASSES})
 
     def velocity(x, t, weight=2.0):
@@ -66,8 +66,7 @@ def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, pa
 
     x = np.stack([jax.random.normal(jax.random.fold_in(KEY, i), (8, 8, 1)) for i in range(5)])
     for i in range(3):
-        first = velocity(x, i / 3)
-        x = x + (first + velocity(x + first / 3, (i + 1) / 3)) / 6
+        x = x + velocity(x + velocity(x, i / 3) / 6, (i + 0.5) / 3) / 3
     by_hand = np.clip(np.round((np.asarray(x) + 1) * 127.5), 0, 255).astype(int)
     assert np.abs(by_hand - images).max() <= 1
 
@@ -85,7 +84,7 @@ def test_weight_one_ignores_the_null_label_and_weight_zero_the_label(sampler, pa
 
 
 def test_costs_are_counted_per_image_with_both_halves_of_guidance(sampler):
-    assert (sampler.sample([0, 1], KEY).evaluations == 3 * 2 * 2).all()  # Heun asks twice a step
+    assert (sampler.sample([0, 1], KEY).evaluations == 3 * 2 * 2).all()  # the midpoint rule asks twice a step
     assert (sampler.sample([0, 1], KEY, weight=1.0).evaluations == 3 * 2).all()
     assert (sampler.sample([0, 1], KEY, weight=1.0, solver="euler", steps=5).evaluations == 5).all()
     adaptive = sampler.sample([0, 1], KEY, weight=1.0, solver="tsit5", rtol=1e-4, atol=1e-4)
