@@ -28,6 +28,7 @@ flags.DEFINE_string("label", None, "One class, several as 1,2,3, or `null` for u
 flags.DEFINE_float("weight", None, "Guidance weight: 1 conditional, 0 unconditional. Default: the config's.")
 flags.DEFINE_string("solver", None, "Solver (sample, eval). Default: the config's.")
 flags.DEFINE_integer("steps", None, "Solver steps (sample, eval). Default: the config's.")
+flags.DEFINE_float("tolerance", None, "Error that an adaptive solver allows (sample, eval). Default: 1e-5.")
 flags.DEFINE_integer("seed", 0, "Seed of the noise (sample, eval).")
 flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
 flags.DEFINE_string("samples", None, "An .npz of images and labels to judge in place of a checkpoint's (eval).")

@@ -38,13 +38,15 @@ class Request:
     rule: dict[str, Any] | None = None
     solver: str | None = None
     steps: int | None = None
+    tolerance: float | None = None  # of an adaptive solver, relative and absolute; None: the solver's own default
     seed: int = 0
     likelihood_examples: int = 0  # test images whose likelihood is computed; 0: none, for it is slow
 
     @property
     def sampling(self) -> dict[str, Any]:
         """The settings that `Sampler.sample` takes."""
-        return {key: getattr(self, key) for key in ("weight", "rule", "solver", "steps")}
+        chosen = {key: getattr(self, key) for key in ("weight", "rule", "solver", "steps")}
+        return chosen | ({} if self.tolerance is None else {"rtol": self.tolerance, "atol": self.tolerance})
 
 
 def evaluate(

@@ -1,8 +1,10 @@
 """Quality against one setting, everything else and the noise held fixed: a table, a JSON file and a picture.
 
 weight     guidance weights
-steps      steps of the fixed-grid solvers Euler and Heun, and one adaptive solve
+steps      steps of the fixed-grid solvers Euler, midpoint and Heun, and adaptive solves of several tolerances
 average    all averages of the weights that the run keeps
+
+All three are written anew after each point, so a sweep that is stopped leaves what it found.
 """
 
 from collections.abc import Sequence
@@ -11,10 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from fmd.data import ImageDataset
-from fmd.evaluation.evaluator import Request, judge_samples
+from fmd.evaluation.evaluator import Request, judge_samples, settings_of
 from fmd.sampling.sampler import Sampler, load
 from fmd.utils import plots
 from fmd.utils.files import write_json
@@ -22,7 +22,9 @@ from fmd.utils.viz import save_png
 
 WEIGHTS = (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 STEPS = (5, 10, 20, 50)
+FIXED = ("euler", "midpoint", "heun")
 ADAPTIVE = "tsit5"
+TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; the solver's own default, 1e-5, costs more than it shows
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
 KINDS = ("weight", "steps", "average")
 
@@ -50,10 +52,9 @@ def points(kind: str, values: Sequence[str], request: Request, averages: Sequenc
         steps = [int(v) for v in values] or STEPS
     except ValueError:
         raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None
-    fixed = [
-        (f"{solver} {n}", replace(request, solver=solver, steps=n), None) for solver in ("euler", "heun") for n in steps
-    ]
-    return [*fixed, (ADAPTIVE, replace(request, solver=ADAPTIVE), None)]
+    fixed = [(f"{solver} {n}", replace(request, solver=solver, steps=n), None) for solver in FIXED for n in steps]
+    adaptive = [(f"{ADAPTIVE} {e:g}", replace(request, solver=ADAPTIVE, tolerance=e), None) for e in TOLERANCES]
+    return [*fixed, *adaptive]
 
 
 def run(
@@ -66,7 +67,8 @@ def run(
     *,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """One row per point: its label, the main figures, and evaluations per image; printed as they come."""
+    """One row per point: its label, the main figures, and evaluations per image; printed and saved as they come."""
+    settings = settings_of(sampler, request)
     rows: list[dict[str, Any]] = []
     for label, asked, average in points(kind, values, request, sampler.facts["averages"]):
         judged = sampler if average is None else load(checkpoint, which=average)
@@ -76,6 +78,7 @@ def run(
         row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
         rows.append(row)
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
+        save(Path(checkpoint), kind, rows, settings)
     return rows
 
 
@@ -92,13 +95,11 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def save(folder: Path, kind: str, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> list[Path]:
-    """Writes sweep_KIND.json and, where matplotlib is installed, sweep_KIND.png; returns the files."""
-    written = [folder / f"sweep_{kind}.json"]
-    write_json(written[0], {"rows": list(rows), "settings": {k: v for k, v in settings.items() if k != kind}})
-    if find_spec("matplotlib") is None:
-        logging.info("no picture of the sweep: pip install matplotlib")
-        return written
-    written.append(folder / f"sweep_{kind}.png")
-    save_png(written[1], plots.sweep(kind, rows), overwrite=True)
-    return written
+def save(folder: Path, kind: str, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """Writes sweep_KIND.json and, where matplotlib is installed, sweep_KIND.png."""
+    write_json(
+        folder / f"sweep_{kind}.json",
+        {"rows": list(rows), "settings": {k: v for k, v in settings.items() if k != kind}},
+    )
+    if find_spec("matplotlib"):
+        save_png(folder / f"sweep_{kind}.png", plots.sweep(kind, rows), overwrite=True)

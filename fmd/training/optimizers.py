@@ -5,11 +5,39 @@ from typing import Any
 
 import jax
 import optax
+from optax import contrib
+
+MUON_MOMENTUM = 0.95
+MUON_SIZE = 0.2  # root mean square of Muon's updates as that of Adam's, so that both take the same learning rate
+
+
+def muon(b1: float, b2: float) -> optax.GradientTransformation:
+    """Muon for kernels, as matrices [all axes but the last, last]; NAdam for biases, norms and embeddings.
+
+    Each update of a kernel is about the nearest orthogonal matrix to its momentum, scaled as in arXiv 2502.16982. Both
+    have Nesterov's form; the momentum is Muon's own, b1 and b2 are Adam's.
+    """
+
+    def matrices(params: Any) -> Any:
+        axes = lambda x: contrib.MuonDimensionNumbers(tuple(range(x.ndim - 1)), (x.ndim - 1,))  # noqa: E731
+        return jax.tree.map(lambda is_kernel, x: axes(x) if is_kernel and x.ndim > 1 else None, kernels(params), params)
+
+    direction = contrib.muon(
+        1.0,
+        beta=MUON_MOMENTUM,
+        adam_b1=b1,
+        adam_b2=b2,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=MUON_SIZE,
+    )
+    return optax.chain(direction, optax.scale(-1.0))  # it is written with the learning rate's sign
+
 
 # How each turns gradients into a direction; the learning rate and weight decay are added below, alike for all.
 DIRECTIONS: dict[str, Callable[[float, float], optax.GradientTransformation]] = {
     "adam": lambda b1, b2: optax.scale_by_adam(b1, b2),
     "adamw": lambda b1, b2: optax.scale_by_adam(b1, b2),  # adam with weight_decay > 0, by its usual name
+    "muon": muon,
     "lion": lambda b1, b2: optax.scale_by_lion(b1, b2),
     "sgd": lambda b1, b2: optax.trace(b1),
 }

@@ -155,20 +155,27 @@ def test_bits_per_dimension_of_a_model_that_does_nothing(sampler, dataset, monke
 
 def test_a_sweep_is_a_row_per_point(sampler, dataset, tmp_path, capsys):
     kind, values = sweep.parse("weight=1,2")
-    rows = sweep.run("unused", sampler, dataset, REQUEST, kind, values, folder=tmp_path)
+    rows = sweep.run(tmp_path, sampler, dataset, REQUEST, kind, values, folder=tmp_path)
     assert [row["weight"] for row in rows] == ["1", "2"]
     assert [row["evaluations"] for row in rows] == [2, 4]
     assert len(capsys.readouterr().out.splitlines()) == 3
-    written = sweep.save(tmp_path, kind, rows, evaluator.settings_of(sampler, REQUEST))
-    assert json.loads(written[0].read_text())["rows"] == rows
+    assert json.loads((tmp_path / "sweep_weight.json").read_text())["rows"] == rows
+
+
+def test_a_sweep_that_is_stopped_leaves_what_it_found(sampler, dataset, tmp_path, monkeypatch):
+    judged = mock.Mock(side_effect=[evaluator.judge_samples(sampler, dataset, REQUEST, folder=tmp_path, quiet=True)])
+    monkeypatch.setattr(sweep, "judge_samples", judged)
+    with pytest.raises(StopIteration):  # in place of a kill
+        sweep.run(tmp_path, sampler, dataset, REQUEST, "weight", ("1", "2"), folder=tmp_path)
+    assert [row["weight"] for row in json.loads((tmp_path / "sweep_weight.json").read_text())["rows"]] == ["1"]
 
 
 def test_the_points_of_a_sweep():
     averages = ("decay0", "power0")
     assert [name for name, _, _ in sweep.points("average", (), REQUEST, averages)] == list(averages)
     steps = sweep.points("steps", ("5",), REQUEST, averages)
-    assert [(r.solver, r.steps) for _, r, _ in steps[:-1]] == [("euler", 5), ("heun", 5)]
-    assert steps[-1][1].solver == "tsit5"
+    assert [(r.solver, r.steps) for _, r, _ in steps[:3]] == [("euler", 5), ("midpoint", 5), ("heun", 5)]
+    assert [(name, r.sampling["rtol"]) for name, r, _ in steps[3:]] == [("tsit5 0.01", 0.01), ("tsit5 0.001", 0.001)]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,18 @@ def test_every_optimiser_goes_downhill(name):
     assert square(params) < before
 
 
+def test_muon_orthogonalises_kernels_as_matrices_and_leaves_the_rest_to_adam():
+    """Of the gradient U S V^T of a kernel the update is -c U V^T, nearly, of the size that Adam's updates have."""
+    rng = np.random.default_rng(0)
+    gradient = {"kernel": jnp.float32(rng.normal(size=(3, 3, 4, 8))), "bias": jnp.float32(rng.normal(size=8))}
+    muon, adam = optimizers.get("muon", schedule=optax.constant_schedule(1.0)), optax.nadam(1.0)
+    update, adams = (optimizer.update(gradient, optimizer.init(gradient), gradient)[0] for optimizer in (muon, adam))
+    np.testing.assert_allclose(update["bias"], adams["bias"], rtol=1e-5)
+    u, _, v = np.linalg.svd(np.reshape(gradient["kernel"], (36, 8)), full_matrices=False)
+    values = -np.einsum("ik,ij,jk->k", u, np.reshape(update["kernel"], (36, 8)), v.T) / (0.2 * 36**0.5)
+    assert np.all((values > 0.6) & (values < 1.3))  # what five iterations promise; a wrong axis gives 0 or 1.5
+
+
 def test_unknown_optimiser_and_too_long_a_warm_up_are_one_line():
     with pytest.raises(ValueError, match="choose one of adam, adamw"):
         optimizers.get("adamax", schedule=optax.constant_schedule(1.0))
