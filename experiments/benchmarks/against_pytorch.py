@@ -49,6 +49,7 @@ def main() -> None:
     facts = machine()
     order = {"task": args.task, **CASES[args.case]}
     order["config"] = str(ROOT / order["config"])
+    order["overrides"] = {"optimizer.name": "adam", **order.get("overrides", {})}  # the PyTorch side has no other
     workers = {"fmd": Worker([sys.executable, str(HERE / "jax_worker.py"), json.dumps(order)])}
     told = workers["fmd"].facts
     for variant in args.variants:

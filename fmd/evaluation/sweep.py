@@ -24,7 +24,7 @@ WEIGHTS = (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 STEPS = (5, 10, 20, 50)
 FIXED = ("euler", "midpoint", "heun")
 ADAPTIVE = "tsit5"
-TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; the solver's own default, 1e-5, costs more than it shows
+TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
 KINDS = ("weight", "steps", "average")
 
@@ -52,8 +52,13 @@ def points(kind: str, values: Sequence[str], request: Request, averages: Sequenc
         steps = [int(v) for v in values] or STEPS
     except ValueError:
         raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None
-    fixed = [(f"{solver} {n}", replace(request, solver=solver, steps=n), None) for solver in FIXED for n in steps]
-    adaptive = [(f"{ADAPTIVE} {e:g}", replace(request, solver=ADAPTIVE, tolerance=e), None) for e in TOLERANCES]
+    fixed = [
+        (f"{solver} {n}", replace(request, solver=solver, steps=n, tolerance=None), None)
+        for solver in FIXED
+        for n in steps
+    ]
+    tolerances = TOLERANCES if request.tolerance is None else (request.tolerance,)
+    adaptive = [(f"{ADAPTIVE} {e:g}", replace(request, solver=ADAPTIVE, tolerance=e), None) for e in tolerances]
     return [*fixed, *adaptive]
 
 

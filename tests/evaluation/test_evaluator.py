@@ -176,6 +176,8 @@ def test_the_points_of_a_sweep():
     steps = sweep.points("steps", ("5",), REQUEST, averages)
     assert [(r.solver, r.steps) for _, r, _ in steps[:3]] == [("euler", 5), ("midpoint", 5), ("heun", 5)]
     assert [(name, r.sampling["rtol"]) for name, r, _ in steps[3:]] == [("tsit5 0.01", 0.01), ("tsit5 0.001", 0.001)]
+    asked = sweep.points("steps", ("5",), dataclasses.replace(REQUEST, tolerance=0.1), averages)
+    assert [r.tolerance for _, r, _ in asked] == [None, None, None, 0.1]
 
 
 @pytest.mark.parametrize(

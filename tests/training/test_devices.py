@@ -76,6 +76,13 @@ def test_gradients_meet_in_exactly_one_all_reduce(labs, name):
     assert found == collections.Counter({"all-reduce": 1, "all-gather": len(sharded)} if sharded else {"all-reduce": 1})
 
 
+def test_muon_takes_the_same_steps_on_split_kernels():
+    config = toys.config(optimizer={"name": "muon", "learning_rate": 1e-2})
+    alone, found = (jax.device_get(toys.Lab(config, toys.layout(*n)).run(2)) for n in (("jit", 1, 1), ("mesh", 8, 4)))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+
+
 def test_a_mesh_of_eight_holds_an_eighth_of_each_large_array_per_device():
     lab = toys.Lab(toys.config(model={"name": "toy", "width": 64}), toys.layout("mesh", 8, 8))
     compiled = lab.program.lower(lab.start(), lab.resident, next(lab.feed())).compile()
