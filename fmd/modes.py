@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,16 @@ def sample(flags: Any, overrides: Overrides) -> None:
     sampler = samplers.load(flags.checkpoint, which=flags.average)
     labels = parse_labels(flags.label, flags.n_samples or N_SAMPLES, sampler.num_classes)
     times = np.linspace(0, 1, FRAMES) if outfile.suffix in animation.SUFFIXES else None
-    chosen = evaluator.Request(weight=flags.weight, solver=flags.solver, steps=flags.steps, tolerance=flags.tolerance)
-    drawn = sampler.sample(labels, jax.random.key(flags.seed), times=times, **chosen.sampling)
+    drawn = sampler.sample(
+        labels,
+        jax.random.key(flags.seed),
+        weight=flags.weight,
+        solver=flags.solver,
+        steps=flags.steps,
+        rtol=flags.tolerance,
+        atol=flags.tolerance,
+        times=times,
+    )
     scale = max(1, 56 // sampler.image_shape[0])
     if times is not None:
         frames = animation.grid_frames(np.moveaxis(drawn.images, 1, 0), scale=scale)
@@ -144,8 +151,6 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
     if sweeping:
         kind, values = sweeping
         sweep.run(checkpoint, sampler, dataset, request, kind, values, folder=folder)
-        picture = "and .png" if find_spec("matplotlib") else "(no picture: pip install matplotlib)"
-        logging.info("written to %s %s", checkpoint / f"sweep_{kind}.json", picture)
     else:
         report(evaluator.evaluate(sampler, dataset, request, folder=folder), checkpoint / "eval.json")
     shutil.rmtree(folder, ignore_errors=True)

@@ -49,7 +49,8 @@ def main() -> None:
     facts = machine()
     order = {"task": args.task, **CASES[args.case]}
     order["config"] = str(ROOT / order["config"])
-    order["overrides"] = {"optimizer.name": "adam", **order.get("overrides", {})}  # the PyTorch side has no other
+    written = {"optimizer.name": "adam", "sample.solver": "midpoint"}  # of optimisers and solvers, in torch_worker.py
+    order["overrides"] = written | order.get("overrides", {})
     workers = {"fmd": Worker([sys.executable, str(HERE / "jax_worker.py"), json.dumps(order)])}
     told = workers["fmd"].facts
     for variant in args.variants:

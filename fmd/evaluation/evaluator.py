@@ -46,7 +46,7 @@ class Request:
     def sampling(self) -> dict[str, Any]:
         """The settings that `Sampler.sample` takes."""
         chosen = {key: getattr(self, key) for key in ("weight", "rule", "solver", "steps")}
-        return chosen | ({} if self.tolerance is None else {"rtol": self.tolerance, "atol": self.tolerance})
+        return chosen | {"rtol": self.tolerance, "atol": self.tolerance}
 
 
 def evaluate(
@@ -84,12 +84,12 @@ def judge_samples(
     """`evaluate` without what does not depend on the samples: validation loss and likelihood."""
     check_fits(sampler, dataset)
     extractor = features.get(request.features, dataset)
+    settings = settings_of(sampler, request) | {"features": extractor.name}  # refused now, not after the real images
     real = real_images(dataset, request.references, extractor, sampler.layout, samples=request.n_samples, quiet=quiet)
     drawn = pool.draw(
         sampler, request.n_samples, seed=request.seed, folder=folder, settings=request.sampling, quiet=quiet
     )
     figures = measure(drawn.images, drawn.labels, dataset, real, extractor, sampler.layout)
-    settings = settings_of(sampler, request) | {"features": extractor.name}
     return {"figures": figures, "settings": settings, "cost": cost_of(drawn)}
 
 

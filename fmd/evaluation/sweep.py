@@ -7,11 +7,13 @@ average    all averages of the weights that the run keeps
 All three are written anew after each point, so a sweep that is stopped leaves what it found.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from fmd.data import ImageDataset
 from fmd.evaluation.evaluator import Request, judge_samples, settings_of
@@ -26,7 +28,7 @@ FIXED = ("euler", "midpoint", "heun")
 ADAPTIVE = "tsit5"
 TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
-KINDS = ("weight", "steps", "average")
+KINDS = {"weight": ("weight",), "steps": ("solver", "steps", "tolerance"), "average": ("average",)}  # what varies
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
@@ -73,9 +75,10 @@ def run(
     folder: Path,
 ) -> list[dict[str, Any]]:
     """One row per point: its label, the main figures, and evaluations per image; printed and saved as they come."""
-    settings = settings_of(sampler, request)
+    todo = points(kind, values, request, sampler.facts["averages"])
+    settings = common_settings(kind, settings_of(sampler, todo[0][1]))
     rows: list[dict[str, Any]] = []
-    for label, asked, average in points(kind, values, request, sampler.facts["averages"]):
+    for label, asked, average in todo:
         judged = sampler if average is None else load(checkpoint, which=average)
         result = judge_samples(judged, dataset, asked, folder=folder)
         figures, cost = result["figures"], result["cost"]
@@ -83,8 +86,17 @@ def run(
         row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
         rows.append(row)
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
-        save(Path(checkpoint), kind, rows, settings)
+        written = save(Path(checkpoint), kind, rows, settings)
+    logging.info("written to %s", " and ".join(map(str, written)))
     return rows
+
+
+def common_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that all points of a sweep share."""
+    shared = {key: value for key, value in settings.items() if key not in KINDS[kind]}
+    if "weight" in KINDS[kind]:
+        shared["rule"] = {key: value for key, value in shared["rule"].items() if key != "weight"}
+    return shared
 
 
 def header(row: dict[str, Any]) -> str:
@@ -100,11 +112,11 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def save(folder: Path, kind: str, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Writes sweep_KIND.json and, where matplotlib is installed, sweep_KIND.png."""
-    write_json(
-        folder / f"sweep_{kind}.json",
-        {"rows": list(rows), "settings": {k: v for k, v in settings.items() if k != kind}},
-    )
+def save(folder: Path, kind: str, rows: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> list[Path]:
+    """Writes sweep_KIND.json and, where matplotlib is installed, sweep_KIND.png; returns the files."""
+    written = [folder / f"sweep_{kind}.json"]
+    write_json(written[0], {"rows": list(rows), "settings": settings})
     if find_spec("matplotlib"):
-        save_png(folder / f"sweep_{kind}.png", plots.sweep(kind, rows), overwrite=True)
+        written.append(folder / f"sweep_{kind}.png")
+        save_png(written[1], plots.sweep(kind, rows), overwrite=True)
+    return written

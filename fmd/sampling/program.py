@@ -73,6 +73,10 @@ def choose(
     steps = defaults["steps"] if steps is None else steps
     _rule_builder(rule, _schedule(facts))(rule["weight"])
     check_name(solver)
+    if solver not in ADAPTIVE and not (rtol is None and atol is None):
+        raise ValueError(
+            f"a tolerance (rtol, atol) is for adaptive solvers, {', '.join(ADAPTIVE)}; {solver!r} takes steps"
+        )
     if steps < 1:
         raise ValueError(f"steps = {steps}; a solver takes 1 or more")
     if rule["weight"] != 1.0 and not can_be_guided(facts):

@@ -18,16 +18,16 @@ def muon(b1: float, b2: float) -> optax.GradientTransformation:
     have Nesterov's form; the momentum is Muon's own, b1 and b2 are Adam's.
     """
 
-    def matrices(params: Any) -> Any:
-        axes = lambda x: contrib.MuonDimensionNumbers(tuple(range(x.ndim - 1)), (x.ndim - 1,))  # noqa: E731
-        return jax.tree.map(lambda is_kernel, x: axes(x) if is_kernel and x.ndim > 1 else None, kernels(params), params)
+    def matrix(is_kernel: bool, x: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        *rows, columns = range(x.ndim)
+        return contrib.MuonDimensionNumbers(tuple(rows), (columns,)) if is_kernel and rows else None
 
     direction = contrib.muon(
         1.0,
         beta=MUON_MOMENTUM,
         adam_b1=b1,
         adam_b2=b2,
-        muon_weight_dimension_numbers=matrices,
+        muon_weight_dimension_numbers=lambda params: jax.tree.map(matrix, kernels(params), params),
         consistent_rms=MUON_SIZE,
     )
     return optax.chain(direction, optax.scale(-1.0))  # it is written with the learning rate's sign

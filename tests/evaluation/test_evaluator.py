@@ -159,7 +159,9 @@ def test_a_sweep_is_a_row_per_point(sampler, dataset, tmp_path, capsys):
     assert [row["weight"] for row in rows] == ["1", "2"]
     assert [row["evaluations"] for row in rows] == [2, 4]
     assert len(capsys.readouterr().out.splitlines()) == 3
-    assert json.loads((tmp_path / "sweep_weight.json").read_text())["rows"] == rows
+    found = json.loads((tmp_path / "sweep_weight.json").read_text())
+    assert found["rows"] == rows
+    assert "weight" not in found["settings"] | found["settings"]["rule"]
 
 
 def test_a_sweep_that_is_stopped_leaves_what_it_found(sampler, dataset, tmp_path, monkeypatch):
@@ -186,6 +188,7 @@ def test_the_points_of_a_sweep():
         ({"n_samples": 4}, "n_samples=4 is too few for 4 features"),
         ({"references": ("validation",)}, "reference 'validation'; choose train or test"),
         ({"weight": float("nan")}, "nan"),
+        ({"tolerance": 1e-3}, "for adaptive solvers, tsit5, .*; 'euler' takes steps"),
     ],
 )
 def test_bad_requests(sampler, dataset, tmp_path, request_, message):
