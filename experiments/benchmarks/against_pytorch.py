@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench import HERE, Worker, machine, save, table, time_in_turn
 
@@ -32,7 +33,16 @@ CASES = {
     },
     "cifar10": {"config": "configs/cifar10.py"},
 }
+# The same work whatever a config of another day asks for, and what torch_worker.py has written out.
+SAME = {"optimizer.name": "adam", "sample.solver": "midpoint", "sample.steps": 10}
 VARIANTS = ("eager", "channels_last", "compile")
+
+
+def order_for(task: str, case: str, tree: Path) -> dict[str, Any]:
+    """What jax_worker.py is told, for the config of a source tree."""
+    chosen = CASES[case]
+    overrides = SAME | chosen.get("overrides", {})
+    return {"task": task, "config": str(tree / chosen["config"]), "overrides": overrides}
 
 
 def main() -> None:
@@ -47,10 +57,7 @@ def main() -> None:
     args = parser.parse_args()
 
     facts = machine()
-    order = {"task": args.task, **CASES[args.case]}
-    order["config"] = str(ROOT / order["config"])
-    written = {"optimizer.name": "adam", "sample.solver": "midpoint"}  # of optimisers and solvers, in torch_worker.py
-    order["overrides"] = written | order.get("overrides", {})
+    order = order_for(args.task, args.case, ROOT)
     workers = {"fmd": Worker([sys.executable, str(HERE / "jax_worker.py"), json.dumps(order)])}
     told = workers["fmd"].facts
     for variant in args.variants:

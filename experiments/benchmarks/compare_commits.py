@@ -3,8 +3,9 @@
     python experiments/benchmarks/compare_commits.py HEAD~1 HEAD train mnist --record
 
 Each commit is checked out into a folder of its own and timed in turn with the other, by the workers of the tree that
-this script is in and in the environment that runs it. A commit may also be `.`, the working tree as it is. --record
-adds the ratio to results/history.jsonl, a line per comparison: before a release, compare with the last one.
+this script is in and in the environment that runs it, both with the same optimiser, solver and steps. A commit may also
+be `.`, the working tree as it is. --record adds the ratio to results/history.jsonl, a line per comparison: before a
+release, compare with the last one.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from datetime import date
 from io import BytesIO
 from pathlib import Path
 
-from against_pytorch import CASES, ROOT
+from against_pytorch import CASES, ROOT, order_for
 from bench import HERE, Worker, commit, machine, table, time_in_turn
 
 HISTORY = HERE / "results" / "history.jsonl"
@@ -54,8 +55,7 @@ def main() -> None:
         workers = {}
         for side in ("before", "after"):
             tree = check_out(getattr(args, side), Path(scratch) / side)
-            order = {"task": args.task, **CASES[args.case]}
-            order["config"] = str(tree / order["config"])
+            order = order_for(args.task, args.case, tree)
             command = [sys.executable, str(HERE / "jax_worker.py"), json.dumps(order)]
             workers[side] = Worker(command, {"PYTHONPATH": str(tree)})
         time_in_turn(workers, args.seconds, calls=2)
