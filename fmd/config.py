@@ -118,6 +118,7 @@ class Sample:
     guidance: dict = field(default_factory=partial(dict, name="cfg", weight=1.0))
     solver: str = "midpoint"  # half of Heun's evaluations for the same quality, see experiments/reference
     steps: int = 10
+    grid: dict = field(default_factory=partial(dict, name="uniform"))  # how they are spread, see fmd.math.times.grid
 
     def __post_init__(self) -> None:
         _need(self.steps >= 1, "sample.steps", self.steps, "1 or more")

@@ -28,6 +28,7 @@ flags.DEFINE_string("label", None, "One class, several as 1,2,3, or `null` for u
 flags.DEFINE_float("weight", None, "Guidance weight: 1 conditional, 0 unconditional. Default: the config's.")
 flags.DEFINE_string("solver", None, "Solver (sample, eval). Default: the config's.")
 flags.DEFINE_integer("steps", None, "Solver steps (sample, eval). Default: the config's.")
+flags.DEFINE_float("shift", None, "Time shift of the solver's grid: above 1 has more steps near noise (sample, eval).")
 flags.DEFINE_float("tolerance", None, "Error that an adaptive solver allows (sample, eval). Default: 1e-5.")
 flags.DEFINE_integer("seed", 0, "Seed of the noise (sample, eval).")
 flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
@@ -38,7 +39,7 @@ flags.DEFINE_string("features", "auto", "What they are compared by: auto, domain
 flags.DEFINE_integer(
     "bits_per_dim", 0, "Test images whose likelihood is computed, which is slow (eval).", lower_bound=0
 )
-flags.DEFINE_string("sweep", None, "Quality against weight, steps or average; also weight=1,2,3 (eval).")
+flags.DEFINE_string("sweep", None, "Quality against weight, steps, shift or average; also weight=1,2,3 (eval).")
 flags.DEFINE_string("out", None, "Folder to make (export).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")

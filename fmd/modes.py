@@ -86,6 +86,7 @@ def sample(flags: Any, overrides: Overrides) -> None:
         weight=flags.weight,
         solver=flags.solver,
         steps=flags.steps,
+        grid=shifted_grid(flags.shift),
         rtol=flags.tolerance,
         atol=flags.tolerance,
         times=times,
@@ -122,6 +123,11 @@ def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
     return np.resize(np.array(chosen, np.int32), count)
 
 
+def shifted_grid(factor: float | None) -> dict[str, Any] | None:
+    """What --shift asks for; None leaves the grid to the config."""
+    return None if factor is None else {"name": "shifted", "factor": factor}
+
+
 def evaluate(flags: Any, overrides: Overrides) -> None:
     """Judges samples, of a checkpoint or from a file, against real images: eval.json, or a sweep over one setting."""
     if (flags.samples is None) == (flags.checkpoint is None):
@@ -133,6 +139,7 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
         weight=flags.weight,
         solver=flags.solver,
         steps=flags.steps,
+        grid=shifted_grid(flags.shift),
         tolerance=flags.tolerance,
         seed=flags.seed,
         likelihood_examples=flags.bits_per_dim,

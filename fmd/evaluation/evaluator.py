@@ -38,6 +38,7 @@ class Request:
     rule: dict[str, Any] | None = None
     solver: str | None = None
     steps: int | None = None
+    grid: dict[str, Any] | None = None
     tolerance: float | None = None  # of an adaptive solver, relative and absolute; None: the solver's own default
     seed: int = 0
     likelihood_examples: int = 0  # test images whose likelihood is computed; 0: none, for it is slow
@@ -45,7 +46,7 @@ class Request:
     @property
     def sampling(self) -> dict[str, Any]:
         """The settings that `Sampler.sample` takes."""
-        chosen = {key: getattr(self, key) for key in ("weight", "rule", "solver", "steps")}
+        chosen = {key: getattr(self, key) for key in ("weight", "rule", "solver", "steps", "grid")}
         return chosen | {"rtol": self.tolerance, "atol": self.tolerance}
 
 
@@ -231,6 +232,7 @@ def settings_of(sampler: Sampler, request: Request) -> dict[str, Any]:
         "weight": chosen.rule["weight"],
         "solver": chosen.solver,
         "steps": chosen.steps,
+        "grid": chosen.grid,
         "average": sampler.facts.get("average"),
         "step": sampler.facts.get("step"),
         "rounding": "uint8, clip(round((x + 1) * 127.5), 0, 255)",

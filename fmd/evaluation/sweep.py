@@ -1,10 +1,11 @@
 """Quality against one setting, everything else and the noise held fixed: a table, a JSON file and a picture.
 
 weight     guidance weights
+shift      time shifts of the solver's grid (2403.03206), more steps near noise above 1 and near data below
 steps      steps of the fixed-grid solvers Euler, midpoint and Heun, and adaptive solves of several tolerances
 average    all averages of the weights that the run keeps
 
-All three are written anew after each point, so a sweep that is stopped leaves what it found.
+All are written anew after each point, so a sweep that is stopped leaves what it found.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,18 @@ from fmd.utils.files import write_json
 from fmd.utils.viz import save_png
 
 WEIGHTS = (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+SHIFTS = (0.5, 0.7, 1.0, 1.4, 2.0)
 STEPS = (5, 10, 20, 50)
 FIXED = ("euler", "midpoint", "heun")
 ADAPTIVE = "tsit5"
 TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
-KINDS = {"weight": ("weight",), "steps": ("solver", "steps", "tolerance"), "average": ("average",)}  # what varies
+KINDS = {
+    "weight": ("weight",),
+    "steps": ("solver", "steps", "tolerance"),
+    "shift": ("grid",),
+    "average": ("average",),
+}  # what varies
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
@@ -39,7 +46,7 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     """
     kind, _, values = text.partition("=")
     if kind not in KINDS:
-        raise ValueError(f"--sweep={text}; give weight, steps or average, or values such as weight=1,2,3")
+        raise ValueError(f"--sweep={text}; give weight, steps, shift or average, or values such as weight=1,2,3")
     return kind, tuple(filter(None, values.split(",")))
 
 
@@ -51,6 +58,9 @@ def points(kind: str, values: Sequence[str], request: Request, averages: Sequenc
         if kind == "weight":
             weights = [float(v) for v in values] or WEIGHTS
             return [(f"{w:g}", replace(request, weight=w), None) for w in weights]
+        if kind == "shift":
+            factors = [float(v) for v in values] or SHIFTS
+            return [(f"{f:g}", replace(request, grid={"name": "shifted", "factor": f}), None) for f in factors]
         steps = [int(v) for v in values] or STEPS
     except ValueError:
         raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None
@@ -60,7 +70,9 @@ def points(kind: str, values: Sequence[str], request: Request, averages: Sequenc
         for n in steps
     ]
     tolerances = TOLERANCES if request.tolerance is None else (request.tolerance,)
-    adaptive = [(f"{ADAPTIVE} {e:g}", replace(request, solver=ADAPTIVE, tolerance=e), None) for e in tolerances]
+    adaptive = [
+        (f"{ADAPTIVE} {e:g}", replace(request, solver=ADAPTIVE, grid=None, tolerance=e), None) for e in tolerances
+    ]
     return [*fixed, *adaptive]
 
 

@@ -12,7 +12,7 @@ import jax
 
 from fmd.export import snippets
 from fmd.export.figures import Figures, meaning
-from fmd.sampling.program import Settings, can_be_guided, rule_parameters
+from fmd.sampling.program import EVEN, Settings, can_be_guided, rule_parameters
 from fmd.utils.nested import flatten
 
 RECIPE = ("model", "path", "train", "optimizer", "ema", "data", "sample")  # the blocks of a config that make the model
@@ -175,6 +175,8 @@ def _settings(settings: Settings) -> str:
     """The solver and the guidance rule in words."""
     parameters = ", ".join(f"{key} {value}" for key, value in rule_parameters(settings.rule).items())
     solver = f"solver {settings.solver}" + ("" if settings.adaptive else f" with {settings.steps} steps")
+    if settings.grid not in (None, EVEN):
+        solver += f" on the grid {', '.join(str(value) for value in settings.grid.values())}"
     return f"{solver}, guidance rule {settings.rule['name']}" + (f" ({parameters})" if parameters else "")
 
 

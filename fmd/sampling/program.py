@@ -16,9 +16,12 @@ from fmd.math import guidance, odes, schedules
 from fmd.math.integration import Times
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, check_name
+from fmd.math.times import GRIDS
+from fmd.math.times import grid as spread
 from fmd.sampling.trajectory import states_to_show
 from fmd.utils.pixels import to_uint8
 
+EVEN = {"name": "uniform"}
 END_EPSILON = 1e-4  # how far inside [0, 1] a model is asked where its schedule is singular at an end
 
 
@@ -36,13 +39,14 @@ class Settings(NamedTuple):
     rule: dict[str, Any]  # of fmd.math.guidance, with its name and weight
     solver: str
     steps: int
+    grid: dict[str, Any] | None  # of fmd.math.times.grid, with its name; None for an adaptive solver
     rtol: float | None = None
     atol: float | None = None
     times: tuple[float, ...] | None = None  # show the way at these times instead of its end
 
     @property
     def adaptive(self) -> bool:
-        """Whether the solver chooses its steps itself, and `steps` has no meaning."""
+        """Whether the solver chooses its steps itself, and `steps` and `grid` have no meaning."""
         return self.solver in ADAPTIVE
 
 
@@ -53,6 +57,7 @@ def choose(
     weight: float | None = None,
     solver: str | None = None,
     steps: int | None = None,
+    grid: Mapping[str, Any] | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     times: Times | None = None,
@@ -61,7 +66,7 @@ def choose(
 
     Raises:
         ValueError: for a weight that is not finite, guidance on a model trained without label dropout, or an unknown
-            solver or rule.
+            solver, grid or rule.
     """
     defaults = facts["config"]["sample"]
     rule = {"name": "cfg", "weight": defaults["guidance"].get("weight", 1.0), **(rule or defaults["guidance"])}
@@ -77,15 +82,22 @@ def choose(
         raise ValueError(
             f"a tolerance (rtol, atol) is for adaptive solvers, {', '.join(ADAPTIVE)}; {solver!r} takes steps"
         )
+    if solver in ADAPTIVE and grid is not None:
+        raise ValueError(
+            f"a grid (or a shift of it) is for solvers with steps, and {solver!r} chooses its own"
+        )
     if steps < 1:
         raise ValueError(f"steps = {steps}; a solver takes 1 or more")
+    grid = None if solver in ADAPTIVE else dict(grid or defaults.get("grid", EVEN))  # older runs name none
+    if grid is not None:
+        _knots(grid, steps, _schedule(facts))
     if rule["weight"] != 1.0 and not can_be_guided(facts):
         raise ValueError(
             f"guidance weight {rule['weight']} needs a model trained with labels and train.label_dropout > 0 (this "
             f"one: {facts['num_classes']} classes, dropout {facts['config']['train']['label_dropout']}); use weight 1"
         )
     times = None if times is None else tuple(np.asarray(times).tolist())
-    return Settings(rule, solver, steps, rtol, atol, times)
+    return Settings(rule, solver, steps, grid, rtol, atol, times)
 
 
 def can_be_guided(facts: Mapping[str, Any]) -> bool:
@@ -125,6 +137,8 @@ def solver_options(facts: Mapping[str, Any], settings: Settings) -> dict[str, An
     """What `solve_ode` is called with beside the field, the noise and the labels."""
     schedule = _schedule(facts)
     options = {"solver": settings.solver, "steps": settings.steps, "rtol": settings.rtol, "atol": settings.atol}
+    if settings.grid not in (None, EVEN):
+        options = {"solver": settings.solver, "grid": _knots(settings.grid, settings.steps, schedule)}
     options |= {"end_epsilon": END_EPSILON if schedule.singular_times else 0.0}
     if settings.adaptive:
         options["jump_ts"] = _rule_builder(settings.rule, schedule)(settings.rule["weight"]).jump_times
@@ -147,6 +161,14 @@ def needs_schedule(rule: Mapping[str, Any]) -> bool:
 
 def _schedule(facts: Mapping[str, Any]) -> schedules.Schedule:
     return schedules.get(**facts["config"]["path"]["schedule"])
+
+
+def _knots(grid: Mapping[str, Any], steps: int, schedule: schedules.Schedule) -> tuple[float, ...]:
+    """The times of a grid. Raises ValueError for an unknown one, and for one that cannot be had with so many steps."""
+    params = {key: value for key, value in grid.items() if key != "name"}
+    if grid["name"] in GRIDS and "schedule" in inspect.signature(GRIDS[grid["name"]]).parameters:
+        params["schedule"] = schedule
+    return tuple(np.asarray(spread(grid["name"], steps, **params)).tolist())
 
 
 def _rule_builder(rule: Mapping[str, Any], schedule: schedules.Schedule) -> Callable[[Any], guidance.Guidance]:

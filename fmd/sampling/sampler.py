@@ -67,6 +67,7 @@ class Sampler:
         rule: Mapping[str, Any] | None = None,
         solver: str | None = None,
         steps: int | None = None,
+        grid: Mapping[str, Any] | None = None,
         rtol: float | None = None,
         atol: float | None = None,
         times: Times | None = None,
@@ -83,6 +84,8 @@ class Sampler:
             rule: another guidance rule than the config's, e.g. {"name": "cfg", "interval": (0.1, 0.8)}.
             solver: a solver of fmd.math.simulators; default: the config's.
             steps: steps of a fixed-grid solver; default: the config's.
+            grid: how they are spread over time, e.g. {"name": "shifted", "factor": 2.0}, see fmd.math.times.grid;
+                default: the config's.
             rtol, atol: tolerances of an adaptive solver.
             times: show each image at these increasing times in [0, 1] instead, see fmd.sampling.trajectory.
             batch_size: images per call of the compiled program; more are drawn in several calls.
@@ -90,12 +93,20 @@ class Sampler:
 
         Raises:
             ValueError: for labels outside the classes, noise of another shape, a weight that is not finite, guidance
-                on a model trained without label dropout, or an unknown solver or rule.
+                on a model trained without label dropout, or an unknown solver, grid or rule.
         """
         labels = self._check_labels(labels)
         noise = self._check_noise(noise, key, len(labels))
         settings = choose(
-            self.facts, rule=rule, weight=weight, solver=solver, steps=steps, rtol=rtol, atol=atol, times=times
+            self.facts,
+            rule=rule,
+            weight=weight,
+            solver=solver,
+            steps=steps,
+            grid=grid,
+            rtol=rtol,
+            atol=atol,
+            times=times,
         )
         params = self.params if params is None else params
 
@@ -116,7 +127,7 @@ class Sampler:
         weight = settings.rule["weight"]
         fixed_weight = weight if weight in (0.0, 1.0) else None
         rule = {**settings.rule, "weight": fixed_weight}
-        name = (repr(sorted(rule.items())), *settings[1:], given_noise)
+        name = (repr(settings._replace(rule=rule)), given_noise)
         if name not in self._programs:
             draw = make_program(self.model, self.facts, settings, fixed_weight)
 

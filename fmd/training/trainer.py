@@ -32,7 +32,7 @@ from fmd.utils.seed import stream
 
 # What may change in the config between two parts of a run: blocks that do not change its result, and what is to be done
 # about a loss that is not finite, which the message about one advises.
-FREE_TO_CHANGE = ("log", "checkpoint", "parallel", "on_cpu", "train.on_nonfinite")
+FREE_TO_CHANGE = ("log", "sample", "checkpoint", "parallel", "on_cpu", "train.on_nonfinite")
 
 
 @dataclass

@@ -25,6 +25,8 @@ FLAGS_OF = {
         "weight",
         "solver",
         "steps",
+        "shift",
+        "tolerance",
         "seed",
     },
     "eval": {
@@ -34,6 +36,8 @@ FLAGS_OF = {
         "weight",
         "solver",
         "steps",
+        "shift",
+        "tolerance",
         "seed",
         "reference",
         "features",

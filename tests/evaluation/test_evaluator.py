@@ -180,6 +180,9 @@ def test_the_points_of_a_sweep():
     assert [(name, r.sampling["rtol"]) for name, r, _ in steps[3:]] == [("tsit5 0.01", 0.01), ("tsit5 0.001", 0.001)]
     asked = sweep.points("steps", ("5",), dataclasses.replace(REQUEST, tolerance=0.1), averages)
     assert [r.tolerance for _, r, _ in asked] == [None, None, None, 0.1]
+    ((name, request, _),) = sweep.points("shift", ("2",), REQUEST, averages)
+    assert (name, request.sampling["grid"]) == ("2", {"name": "shifted", "factor": 2.0})
+    assert sweep.points("steps", ("5",), request, averages)[-1][1].grid is None  # adaptive solvers refuse one
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ OTHERS = {
         "path": {"schedule": {"name": "vp", "beta_max": 10.0}, "prediction": "noise"},
         "sample": {"steps": 2, "guidance": {"name": "apg", "weight": 2.5, "eta": 0.5}},
     },
-    "weight 1, known when traced": {"sample": {"solver": "euler", "guidance": {"name": "cfg", "weight": 1.0}}},
+    "weight 1, known when traced, on an uneven grid": {
+        "sample": {"solver": "euler", "grid": {"name": "karras"}, "guidance": {"name": "cfg", "weight": 1.0}}
+    },
 }
 
 

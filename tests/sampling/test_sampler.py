@@ -54,7 +54,10 @@ def test_eight_devices_draw_what_one_draws(facts, params, images, mode, fsdp):
     assert (difference != 0).mean() < 0.01
 
 
-def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, params, images):
+@pytest.mark.parametrize(
+    ("grid", "knots"), [(None, [0, 1 / 3, 2 / 3, 1]), ({"name": "shifted", "factor": 2.0}, [0, 0.2, 0.5, 1])]
+)
+def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, params, sampler, grid, knots):
     """Three steps of the midpoint rule by hand."""
     model = build_model("toy", {"num_classes": toys.CLASSES})
 
@@ -65,8 +68,9 @@ def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, pa
         return unconditional + weight * (conditional - unconditional)
 
     x = np.stack([jax.random.normal(jax.random.fold_in(KEY, i), (8, 8, 1)) for i in range(5)])
-    for i in range(3):
-        x = x + velocity(x + velocity(x, i / 3) / 6, (i + 0.5) / 3) / 3
+    for t, step in zip(knots, np.diff(knots), strict=False):
+        x = x + velocity(x + velocity(x, t) * step / 2, t + step / 2) * step
+    images = sampler(np.arange(5), KEY, grid=grid).astype(int)
     by_hand = np.clip(np.round((np.asarray(x) + 1) * 127.5), 0, 255).astype(int)
     assert np.abs(by_hand - images).max() <= 1
 
@@ -113,6 +117,9 @@ def test_one_program_serves_all_weights_but_exactly_none_and_one(facts, params):
     ([0], {"rule": {"name": "cgf"}}, "cgf"),
     ([0], {"rule": {"name": "cfg", "intervall": (0, 1)}}, "intervall"),
     ([0], {"rtol": 1e-3}, "rtol"),
+    ([0], {"grid": {"name": "log"}}, "unknown time grid 'log'"),
+    ([0], {"grid": {"name": "shifted", "factor": -1.0}}, "time shift is -1.0"),
+    ([0], {"solver": "tsit5", "grid": {"name": "cosine"}}, "'tsit5' chooses its own"),
 ])  # fmt: skip
 def test_wrong_wishes_are_refused(sampler, labels, settings, message):
     with pytest.raises((ValueError, KeyError), match=message):
