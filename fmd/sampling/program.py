@@ -83,9 +83,7 @@ def choose(
             f"a tolerance (rtol, atol) is for adaptive solvers, {', '.join(ADAPTIVE)}; {solver!r} takes steps"
         )
     if solver in ADAPTIVE and grid is not None:
-        raise ValueError(
-            f"a grid (or a shift of it) is for solvers with steps, and {solver!r} chooses its own"
-        )
+        raise ValueError(f"a grid (or a shift of it) is for solvers with steps, and {solver!r} chooses its own")
     if steps < 1:
         raise ValueError(f"steps = {steps}; a solver takes 1 or more")
     grid = None if solver in ADAPTIVE else dict(grid or defaults.get("grid", EVEN))  # older runs name none
