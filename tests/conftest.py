@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tempfile
 from importlib import metadata
 
 from packaging.version import Version
@@ -16,6 +17,13 @@ if Version(metadata.version("jaxlib")) < Version("0.11.1"):
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+# Equal programs are compiled once, for both workers and for the processes that tests start. Tests that are run often go
+# much faster with a folder of your own in this variable.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="fmd-tests-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

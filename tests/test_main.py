@@ -34,14 +34,6 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_cache(tmp_path_factory):
-    """What is compiled for one test serves the others, in this process and those it starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture
 def fmd(monkeypatch, capfd, tmp_path):
     """Runs the command line in this process, in an empty folder; returns (exit code, what it said on stderr)."""
@@ -65,7 +57,7 @@ def fmd(monkeypatch, capfd, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, one_cache):
+def trained(tmp_path_factory):
     """The workdir of a tiny finished run."""
     workdir = tmp_path_factory.mktemp("main") / "run"
     command = [sys.executable, "-m", "fmd.main", *TINY, f"--workdir={workdir}"]

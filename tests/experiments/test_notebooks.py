@@ -76,8 +76,6 @@ def finished(tmp_path_factory):
         PYTHONPATH=str(ROOT),
         MPLBACKEND="Agg",
         FMD_NOTEBOOK_STEPS="20",
-        JAX_COMPILATION_CACHE_DIR=str(folder / "compiled"),  # what several notebooks compile is compiled once
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     )
 
     def run(paths):

@@ -70,7 +70,7 @@ def test_the_last_line_describes_the_last_state(toy_run):
     assert line["grad_norm"] == pytest.approx(float(window.grad_norm) / 2, rel=1e-6)
 
 
-def test_intervals_of_zero_mean_only_at_the_end(compile_once, tmp_path):
+def test_intervals_of_zero_mean_only_at_the_end(tmp_path):
     modes.train_config(
         toys.config(log={"eval_every": 0, "samples_every": 0}, parallel={"mode": "jit"}), tmp_path / "run"
     )
@@ -79,7 +79,7 @@ def test_intervals_of_zero_mean_only_at_the_end(compile_once, tmp_path):
 
 
 @pytest.mark.parametrize("parallel", [{"mode": "pmap"}, {"mode": "mesh", "fsdp": 8}])
-def test_the_line_is_the_same_on_several_devices(toy_run, compile_once, tmp_path, parallel):
+def test_the_line_is_the_same_on_several_devices(toy_run, tmp_path, parallel):
     run = trainer.train(
         toys.config(parallel=parallel, log={"every": 2}), tmp_path / "run", toys.dataset(), [callbacks.Log()]
     )
@@ -126,9 +126,7 @@ AFTER = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "hook"), AFTER, ids=[f"{kind.__name__}.{hook}" for kind, hook in AFTER])
-def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(
-    toy_run, tmp_path, monkeypatch, compile_once, kind, hook
-):
+def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(toy_run, tmp_path, monkeypatch, kind, hook):
     original = getattr(kind, hook)
 
     def crash(self, run):

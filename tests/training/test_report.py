@@ -98,7 +98,7 @@ def test_what_differs_from_the_defaults_is_marked(toy_run):
     assert changed == [("y", "2", "default 3"), ("z.name", "n", "")]
 
 
-def test_a_stopped_and_resumed_run_shows_its_whole_history(compile_once, tmp_path):
+def test_a_stopped_and_resumed_run_shows_its_whole_history(tmp_path):
     class Stop(Callback):
         def on_step_end(self, run):
             if run.step == 6:
@@ -115,7 +115,7 @@ def test_a_stopped_and_resumed_run_shows_its_whole_history(compile_once, tmp_pat
     assert loss in page
 
 
-def test_a_run_that_is_opened_again_when_finished_still_has_its_page(toy_run, compile_once, text):
+def test_a_run_that_is_opened_again_when_finished_still_has_its_page(toy_run, text):
     (toy_run.workdir / "report.html").unlink()
     modes.train_config(toy_run.config, toy_run.workdir)
     again = (toy_run.workdir / "report.html").read_text()

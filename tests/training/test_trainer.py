@@ -30,7 +30,7 @@ def train(workdir, *hooks, **overrides):
     return trainer.train(toys.config(**{**QUIET, **ONE, **overrides}), workdir, toys.dataset(), hooks)
 
 
-def test_the_step_is_traced_once_in_a_run_with_evaluation_and_sampling_between(tmp_path, monkeypatch, compile_once):
+def test_the_step_is_traced_once_in_a_run_with_evaluation_and_sampling_between(tmp_path, monkeypatch):
     chex.clear_trace_counter()
     monkeypatch.setattr(trainer, "train_steps", chex.assert_max_traces(trainer.train_steps, n=1))
     run = modes.train_config(toys.config(**ONE), tmp_path / "run")
@@ -38,7 +38,7 @@ def test_the_step_is_traced_once_in_a_run_with_evaluation_and_sampling_between(t
     assert len(list((run.workdir / "samples").iterdir())) == 3
 
 
-def test_a_hidden_transfer_in_a_step_is_refused(tmp_path, monkeypatch, compile_once):
+def test_a_hidden_transfer_in_a_step_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.distributed, "place_feed", lambda layout, feed: feed)  # leaves them on the host
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train(tmp_path / "run")
@@ -50,7 +50,7 @@ class StopAtFive(callbacks.Callback):
             run.stop()
 
 
-def test_stop_ends_the_run_with_a_checkpoint_and_it_goes_on_from_there(tmp_path, compile_once):
+def test_stop_ends_the_run_with_a_checkpoint_and_it_goes_on_from_there(tmp_path):
     run = train(tmp_path / "run", callbacks.Log(), StopAtFive(), callbacks.Checkpoints())
     assert (run.step, run.finished, steps_saved(run.workdir)) == (6, False, [4, 6])
     again, whole = train(tmp_path / "run"), train(tmp_path / "whole")
@@ -70,7 +70,7 @@ def test_a_signal_asks_for_the_end_and_a_second_interrupt_ends_at_once(number):
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_the_best_checkpoints_by_validation_loss_are_kept(tmp_path, compile_once):
+def test_the_best_checkpoints_by_validation_loss_are_kept(tmp_path):
     losses = {4: 0.9, 8: 0.1, 12: 0.5, 16: 0.4, 20: 0.6}
     evaluate = callbacks.Evaluate(lambda run: lambda params: {"validation_loss": losses[run.step]})
     overrides = {
@@ -101,9 +101,7 @@ class Breaks:
         monkeypatch.setattr(setup, "make_recipe", make_recipe)
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_checkpoint_before_stays(
-    tmp_path, monkeypatch, compile_once
-):
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
     Breaks(monkeypatch)
     with pytest.raises(FloatingPointError, match="not finite at step 8; the checkpoints before it are good"):
         train(tmp_path / "run")
@@ -156,7 +154,7 @@ def test_a_class_count_other_than_the_data_sets_is_refused(tmp_path):
         train(tmp_path / "run", model={"name": "toy", "num_classes": 7})
 
 
-def test_grids_of_steps_that_a_run_goes_back_behind_are_removed(tmp_path, compile_once):
+def test_grids_of_steps_that_a_run_goes_back_behind_are_removed(tmp_path):
     samples = tmp_path / "run" / "samples"
     train(tmp_path / "run", callbacks.Log(), callbacks.Checkpoints(), StopAtFive())
     samples.mkdir()

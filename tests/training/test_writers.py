@@ -107,7 +107,7 @@ class Fall(callbacks.Callback):
             raise RuntimeError("fell")
 
 
-def test_both_get_every_figure_and_grid_once_in_order(compile_once, tmp_path, tensorboard, wandb):
+def test_both_get_every_figure_and_grid_once_in_order(tmp_path, tensorboard, wandb):
     run = modes.train_config(config("TensorBoard", "WeightsAndBiases"), tmp_path / "run")
     (board,), (page,) = tensorboard, wandb
     assert sorted(board.scalars) == history(run)
@@ -128,7 +128,7 @@ def test_both_get_every_figure_and_grid_once_in_order(compile_once, tmp_path, te
     assert page.finished == 1
 
 
-def test_a_resumed_run_is_whole_in_both(compile_once, tmp_path, tensorboard, wandb):
+def test_a_resumed_run_is_whole_in_both(tmp_path, tensorboard, wandb):
     both = config("TensorBoard", "WeightsAndBiases")
     modes.train_config(both, tmp_path / "run", [Stop()])
     with pytest.raises(RuntimeError, match="fell"):
