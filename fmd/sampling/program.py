@@ -86,7 +86,7 @@ def choose(
         raise ValueError(f"a grid (or a shift of it) is for solvers with steps, and {solver!r} chooses its own")
     if steps < 1:
         raise ValueError(f"steps = {steps}; a solver takes 1 or more")
-    grid = None if solver in ADAPTIVE else dict(grid or defaults.get("grid", EVEN))  # older runs name none
+    grid = None if solver in ADAPTIVE else {**EVEN, **(grid or defaults.get("grid", EVEN))}  # older runs name none
     if grid is not None:
         _knots(grid, steps, _schedule(facts))
     if rule["weight"] != 1.0 and not can_be_guided(facts):
