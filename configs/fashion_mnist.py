@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
                   "embedding_dim": 192, "attention_resolutions": (), "dropout": 0.0, "dtype": "float32"},
         # Small batches: at this budget the number of steps counts for more than how quiet each one is.
         "train": {"num_steps": 2000, "batch_size": 64, "label_dropout": 0.1, "steps_per_dispatch": 1},
-        # In 2,000 steps Muon comes much further than Adam; over long runs it has not been tried.
+        # In so few steps Muon comes much further than Adam; over long runs it has not been tried.
         "optimizer": {"name": "muon", "learning_rate": 6e-3, "warmup_steps": 0},
         "ema": {"decays": (0.995,)},
         "checkpoint": {"every": 500},
