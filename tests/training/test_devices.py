@@ -78,7 +78,7 @@ def test_gradients_meet_in_exactly_one_all_reduce(labs, name):
 
 def test_muon_takes_the_same_steps_on_split_kernels():
     config = toys.config(optimizer={"name": "muon", "learning_rate": 1e-2})
-    alone, found = (jax.device_get(toys.Lab(config, toys.layout(*n)).run(2)) for n in (("jit", 1, 1), ("mesh", 4, 4)))
+    alone, found = (jax.device_get(toys.Lab(config, toys.layout(*n)).run(2)) for n in (("jit", 1, 1), ("mesh", 8, 4)))
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5, err_msg=jax.tree_util.keystr(path))
 
