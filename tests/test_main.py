@@ -221,14 +221,18 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=eval", "--checkpoint={run}", "--n_samples=9"), "n_samples=9 is too few for 64 features"),
         (("--mode=eval", "--checkpoint={run}", "--features=domain"), "domain features are for (28, 28, 1)"),
         (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
-        ((DIGITS, "--seed=3"), "--seed has no effect with --mode=train"),
+        (
+            (DIGITS, "--seed=3"),
+            "with --mode=train; it goes with --mode=sample and --mode=eval; in training give --config.seed",
+        ),
+        ((DIGITS, "--tolerance=1e-3"), "with --mode=train; it goes with --mode=sample and --mode=eval\n"),
         ((*TINY, "--workdir={run}", "--config.seed=1"), "seed: 0 -> 1"),
         ((DIGITS, "--workdir=/proc/fmd"), "/proc/fmd"),
     ],
 )
 def test_a_wrong_command_is_one_line(fmd, trained, arguments, expected):
     code, said = fmd(*(argument.format(run=trained) for argument in arguments))
-    line = said.splitlines()[-1]
+    line = said.splitlines(keepends=True)[-1]
     assert code == 2, said
     assert line.startswith("fmd: "), said
     assert expected in line, said

@@ -2,7 +2,8 @@
 
 weight     guidance weights
 shift      time shifts of the solver's grid (2403.03206), more steps near noise above 1 and near data below
-steps      steps of the fixed-grid solvers Euler, midpoint and Heun, and adaptive solves of several tolerances
+steps      steps of the fixed-grid solvers Euler, midpoint and Heun, and adaptive solves of several tolerances; of one
+           solver alone where the request names it
 average    all averages of the weights that the run keeps
 
 All are written anew after each point, so a sweep that is stopped leaves what it found.
@@ -18,6 +19,7 @@ from absl import logging
 
 from fmd.data import ImageDataset
 from fmd.evaluation.evaluator import Request, judge_samples, settings_of
+from fmd.math import solvers
 from fmd.sampling.sampler import Sampler, load
 from fmd.utils import plots
 from fmd.utils.files import write_json
@@ -30,6 +32,7 @@ FIXED = ("euler", "midpoint", "heun")
 ADAPTIVE = "tsit5"
 TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
+SETS = {"weight": "weight", "steps": "steps", "shift": "grid"}  # the part of a request that a sweep itself sets
 KINDS = {
     "weight": ("weight",),
     "steps": ("solver", "steps", "tolerance"),
@@ -51,7 +54,14 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def points(kind: str, values: Sequence[str], request: Request, averages: Sequence[str]) -> list[tuple[str, Any, Any]]:
-    """(label, request, average) of each point; average None means the one at hand."""
+    """(label, request, average) of each point; average None means the one at hand.
+
+    Raises:
+        ValueError: for values that are no numbers, numbers of steps for a solver that chooses its own, or a request
+            that already says what the sweep is to vary.
+    """
+    if kind in SETS and getattr(request, SETS[kind]) is not None:
+        raise ValueError(f"--sweep={kind} tries several values and --{kind} asks for one; leave it out")
     if kind == "average":
         return [(name, request, name) for name in values or averages]
     try:
@@ -61,19 +71,21 @@ def points(kind: str, values: Sequence[str], request: Request, averages: Sequenc
         if kind == "shift":
             factors = [float(v) for v in values] or SHIFTS
             return [(f"{f:g}", replace(request, grid={"name": "shifted", "factor": f}), None) for f in factors]
-        steps = [int(v) for v in values] or STEPS
+        counts = [int(v) for v in values] or STEPS
     except ValueError:
         raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None
-    fixed = [
-        (f"{solver} {n}", replace(request, solver=solver, steps=n, tolerance=None), None)
-        for solver in FIXED
-        for n in steps
-    ]
+    if values and request.solver in solvers.ADAPTIVE:
+        raise ValueError(f"--sweep=steps={','.join(values)}: {request.solver} chooses its own steps; give --tolerance")
     tolerances = TOLERANCES if request.tolerance is None else (request.tolerance,)
-    adaptive = [
-        (f"{ADAPTIVE} {e:g}", replace(request, solver=ADAPTIVE, grid=None, tolerance=e), None) for e in tolerances
-    ]
-    return [*fixed, *adaptive]
+    requests: list[tuple[str, Any, Any]] = []
+    for solver in (*FIXED, ADAPTIVE) if request.solver is None else (request.solver,):
+        if solver in solvers.ADAPTIVE:
+            asked = replace(request, solver=solver, grid=None)
+            requests += [(f"{solver} {e:g}", replace(asked, tolerance=e), None) for e in tolerances]
+        else:
+            asked = replace(request, solver=solver, tolerance=None)
+            requests += [(f"{solver} {n}", replace(asked, steps=n), None) for n in counts]
+    return requests
 
 
 def run(

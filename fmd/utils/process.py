@@ -49,6 +49,15 @@ FLAGS_OF = {
     "export": {"checkpoint", "average", "out"},
 }  # the flags that each mode looks at
 
+KEY_OF = {  # where the config says what a flag does
+    "seed": "seed",
+    "source": "data.source",
+    "weight": "sample.guidance.weight",
+    "solver": "sample.solver",
+    "steps": "sample.steps",
+    "shift": "sample.grid",
+}
+
 
 def use_huge_pages() -> None:
     """On Linux without an accelerator: starts the program again with glibc's allocator on transparent huge pages.
@@ -116,7 +125,7 @@ def check_flags(parsed: Any, overrides: Sequence[tuple[str, str]]) -> None:
     for name in sorted(set().union(*FLAGS_OF.values())):
         if parsed[name].present and name not in FLAGS_OF[parsed.mode]:
             modes = " and ".join(f"--mode={mode}" for mode, names in FLAGS_OF.items() if name in names)
-            hint = "; in training it is a key of the config, see --config.KEY=value" if parsed.mode == "train" else ""
+            hint = f"; in training give --config.{KEY_OF[name]}" if parsed.mode == "train" and name in KEY_OF else ""
             raise ValueError(f"--{name} has no effect with --mode={parsed.mode}; it goes with {modes}{hint}")
 
 

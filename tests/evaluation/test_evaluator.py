@@ -175,14 +175,19 @@ def test_a_sweep_that_is_stopped_leaves_what_it_found(sampler, dataset, tmp_path
 def test_the_points_of_a_sweep():
     averages = ("decay0", "power0")
     assert [name for name, _, _ in sweep.points("average", (), REQUEST, averages)] == list(averages)
-    steps = sweep.points("steps", ("5",), REQUEST, averages)
+    any_solver = dataclasses.replace(REQUEST, solver=None, steps=None)
+    euler = dataclasses.replace(any_solver, solver="euler")
+    steps = sweep.points("steps", ("5",), any_solver, averages)
     assert [(r.solver, r.steps) for _, r, _ in steps[:3]] == [("euler", 5), ("midpoint", 5), ("heun", 5)]
     assert [(name, r.sampling["rtol"]) for name, r, _ in steps[3:]] == [("tsit5 0.01", 0.01), ("tsit5 0.001", 0.001)]
-    asked = sweep.points("steps", ("5",), dataclasses.replace(REQUEST, tolerance=0.1), averages)
+    asked = sweep.points("steps", ("5",), dataclasses.replace(any_solver, tolerance=0.1), averages)
     assert [r.tolerance for _, r, _ in asked] == [None, None, None, 0.1]
     ((name, request, _),) = sweep.points("shift", ("2",), REQUEST, averages)
     assert (name, request.sampling["grid"]) == ("2", {"name": "shifted", "factor": 2.0})
-    assert sweep.points("steps", ("5",), request, averages)[-1][1].grid is None  # adaptive solvers refuse one
+    tsit5 = dataclasses.replace(euler, solver="tsit5", grid=request.grid)
+    steps = sweep.points("steps", (), tsit5, averages)
+    assert [(name, r.grid) for name, r, _ in steps] == [("tsit5 0.01", None), ("tsit5 0.001", None)]  # refuses a grid
+    assert [name for name, _, _ in sweep.points("steps", ("2", "4"), euler, averages)] == ["euler 2", "euler 4"]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +227,10 @@ def test_bad_names(dataset):
         sweep.parse("colour=1")
     with pytest.raises(ValueError, match="must be numbers"):
         sweep.points("weight", ("strong",), REQUEST, ())
+    with pytest.raises(ValueError, match="tsit5 chooses its own steps; give --tolerance"):
+        sweep.points("steps", ("5",), evaluator.Request(solver="tsit5"), ())
+    with pytest.raises(ValueError, match="--sweep=shift tries several values and --shift asks for one"):
+        sweep.points("shift", (), evaluator.Request(grid={"name": "shifted", "factor": 2.0}), ())
 
 
 def test_a_set_of_other_images_is_refused(sampler, dataset):
