@@ -18,7 +18,7 @@ from typing import Any
 from absl import logging
 
 from fmd.data import ImageDataset
-from fmd.evaluation.evaluator import Request, judge_samples, settings_of
+from fmd.evaluation.evaluator import Request, judge_samples
 from fmd.math import solvers
 from fmd.sampling.sampler import Sampler, load
 from fmd.utils import plots
@@ -100,7 +100,6 @@ def run(
 ) -> list[dict[str, Any]]:
     """One row per point: its label, the main figures, and evaluations per image; printed and saved as they come."""
     todo = points(kind, values, request, sampler.facts["averages"])
-    settings = common_settings(kind, settings_of(sampler, todo[0][1]))
     rows: list[dict[str, Any]] = []
     for label, asked, average in todo:
         judged = sampler if average is None else load(checkpoint, which=average)
@@ -110,7 +109,7 @@ def run(
         row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
         rows.append(row)
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
-        written = save(Path(checkpoint), kind, rows, settings)
+        written = save(Path(checkpoint), kind, rows, common_settings(kind, result["settings"]))
     logging.info("written to %s", " and ".join(map(str, written)))
     return rows
 

@@ -162,6 +162,7 @@ def test_a_sweep_is_a_row_per_point(sampler, dataset, tmp_path, capsys):
     found = json.loads((tmp_path / "sweep_weight.json").read_text())
     assert found["rows"] == rows
     assert "weight" not in found["settings"] | found["settings"]["rule"]
+    assert found["settings"]["features"] == "quarters-1"  # with its version, as of a single evaluation
 
 
 def test_a_sweep_that_is_stopped_leaves_what_it_found(sampler, dataset, tmp_path, monkeypatch):
