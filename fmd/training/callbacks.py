@@ -173,7 +173,7 @@ class Checkpoints(Callback):
     def on_step_end(self, run: Any) -> None:
         if run.due(run.config.checkpoint.every) or run.stopping:
             stop_if_not_finite(run, jax.device_get(run.report))
-            score = run.figures["validation_loss"] if run.figures.get("step") == run.step else None
+            score = run.figures.get("validation_loss") if run.figures.get("step") == run.step else None
             with beside_the_steps(run, "checkpoint"):
                 run.store.save(run.step, ema=run.state.ema, train=run.state.replace(ema={}), score=score)
 
