@@ -15,10 +15,11 @@ from tqdm.auto import tqdm
 from fmd.data import Split, batch_indices
 from fmd.math import odes, schedules
 from fmd.math.likelihood import bits_per_dim, dequantise, log_likelihood
+from fmd.sampling.program import END_EPSILON
 from fmd.sampling.sampler import Sampler
 from fmd.utils.compile import cpu_compiler_options
 from fmd.utils.distributed import split_batch
-from fmd.utils.seed import stream
+from fmd.utils.seed import example_keys, stream
 
 BATCH = 100
 TOLERANCE = 1e-4
@@ -26,6 +27,8 @@ TOLERANCE = 1e-4
 
 def measure(sampler: Sampler, split: Split, *, examples: int, seed: int, quiet: bool) -> dict[str, Any]:
     """Bits per dimension over `examples` images of a split, or all where there are fewer.
+
+    Noise and probe of an image are functions of (seed, its number), whatever the batches and devices.
 
     Returns:
         {"bits_per_dim", "standard_error", "examples", "unsolved"}: images whose solve failed are left out and counted.
@@ -43,7 +46,7 @@ def measure(sampler: Sampler, split: Split, *, examples: int, seed: int, quiet: 
         for_noise, for_probe = jax.random.split(key)
         log_p, _ = log_likelihood(
             odes.from_model(predict, schedule, path["prediction"]),
-            dequantise(for_noise, images),
+            jax.vmap(dequantise)(example_keys(for_noise, index), images),
             key=for_probe,
             trace="hutchinson",
             prior_std=schedule.prior_std,
@@ -51,17 +54,18 @@ def measure(sampler: Sampler, split: Split, *, examples: int, seed: int, quiet: 
             indices=index,
             rtol=TOLERANCE,
             atol=TOLERANCE,
+            end_epsilon=END_EPSILON if schedule.singular_times else None,
         )
         return bits_per_dim(log_p, math.prod(images.shape[1:]))
 
     program = jax.jit(bits, out_shardings=sampler.layout.replicated, compiler_options=cpu_compiler_options())
-    base = stream(seed, "eval")
+    key = stream(seed, "eval")
     parts = []
     for first in tqdm(range(0, count, size), desc="bits per dimension", unit="batch", disable=quiet):
         index = np.arange(first, first + size, dtype=np.int32)
         chosen = rows[np.minimum(index, count - 1)]  # the last part is filled up with copies, cut off again below
         batch = split_batch(sampler.layout, split.images[chosen], split.labels[chosen], index)
-        parts.append(np.asarray(program(sampler.params, jax.random.fold_in(base, first), *batch)))
+        parts.append(np.asarray(program(sampler.params, key, *batch)))
     values = np.concatenate(parts)[:count].astype(np.float64)
     solved = values[np.isfinite(values)]
     return {
