@@ -117,8 +117,8 @@ def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
         chosen = [num_classes]
     else:
         try:
-            chosen = [int(part) for part in text.split(",")]
-        except ValueError:
+            chosen = np.array([int(part) for part in text.split(",")], np.int32).tolist()
+        except (ValueError, OverflowError):
             raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null") from None
     return np.resize(np.array(chosen, np.int32), count)
 
@@ -157,6 +157,8 @@ def evaluate(flags: Any, overrides: Overrides) -> None:
     folder = checkpoint / ".eval"
     if sweeping:
         kind, values = sweeping
+        if kind == "average" and flags.average:
+            raise ValueError("--sweep=average tries several averages and --average asks for one; leave it out")
         sweep.run(checkpoint, sampler, dataset, request, kind, values, folder=folder)
     else:
         report(evaluator.evaluate(sampler, dataset, request, folder=folder), checkpoint / "eval.json")

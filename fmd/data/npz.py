@@ -21,11 +21,11 @@ def load_npz(
     `test_path`, an archive of the same form, or `test_fraction` of each class. Raises FileNotFoundError for a missing
     file and ValueError for one that is damaged or of another form.
     """
-    images, labels = _read(Path(path).expanduser())
+    images, labels = read_archive(Path(path).expanduser())
     if test_path is None:
         parts = split_off(images, _or_zeros(labels, images), test_fraction)
     else:
-        test_images, test_labels = _read(Path(test_path).expanduser())
+        test_images, test_labels = read_archive(Path(test_path).expanduser())
         if (labels is None) != (test_labels is None):
             raise ValueError(f"of {path} and {test_path} only one has labels: give both or neither labels")
         parts = Split(images, _or_zeros(labels, images)), Split(test_images, _or_zeros(test_labels, test_images))
@@ -36,7 +36,8 @@ def load_npz(
     )
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """(images uint8 [N, H, W, C], labels int32 [N] or None) of an archive; what it raises is said by `load_npz`."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

@@ -8,15 +8,28 @@ their version. Samples are rounded to uint8, as a file would be, before anything
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+from absl import logging
 
+import fmd
 from fmd.data import ImageDataset, StreamedSplit, batch_indices
+from fmd.data.npz import read_archive
 from fmd.evaluation import bits, classes, features, pool, reference
-from fmd.evaluation.distances import frechet_distance, kernel_distance, moments, nearest_squares, neighbourhoods
+from fmd.evaluation.distances import (
+    NEIGHBOURS,
+    SUBSET_SIZE,
+    SUBSETS,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    nearest_squares,
+    neighbourhoods,
+)
 from fmd.evaluation.pool import Pool
 from fmd.evaluation.validation import make_validation
+from fmd.math.simulators import TOLERANCE
 from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
 from fmd.utils.distributed import Layout, is_main_process, make_layout
@@ -25,6 +38,7 @@ from fmd.utils.seed import stream
 
 COPIES_AMONG = 1000  # samples, and test images, whose nearest training image is looked up
 COPY_QUANTILE = 0.01
+COPIES_AT_ONCE = 10_000  # training images held as float32
 VALIDATION_EXAMPLES = 5000  # enough for a validation loss of MNIST that is right to half a per cent
 
 
@@ -75,6 +89,7 @@ def evaluate(
         sampler.model, sampler.facts, dataset.test, sampler.layout, examples=VALIDATION_EXAMPLES
     )
     figures |= validation(sampler.params)
+    result["settings"]["validation_examples"] = min(VALIDATION_EXAMPLES, len(dataset.test))
     if request.likelihood_examples:
         figures["likelihood"] = bits.measure(
             sampler, dataset.test, examples=request.likelihood_examples, seed=request.seed, quiet=quiet
@@ -88,32 +103,33 @@ def judge_samples(
     """`evaluate` without what does not depend on the samples: validation loss and likelihood."""
     check_fits(sampler, dataset)
     extractor = features.get(request.features, dataset)
-    settings = settings_of(sampler, request) | {"features": extractor.name}  # refused now, not after the real images
-    real = real_images(dataset, request.references, extractor, sampler.layout, samples=request.n_samples, quiet=quiet)
+    settings = settings_of(sampler, request)  # refused now, not after the real images
+    real = real_images(dataset, request.references, extractor, samples=request.n_samples, quiet=quiet)
     drawn = pool.draw(
         sampler, request.n_samples, seed=request.seed, folder=folder, settings=request.sampling, quiet=quiet
     )
+    if failed := int((~drawn.success).sum()):
+        logging.warning("%d of %d samples did not reach t = 1, and are judged as they are", failed, len(drawn.labels))
     figures = measure(drawn.images, drawn.labels, dataset, real, extractor, sampler.layout)
-    return {"figures": figures, "settings": settings, "cost": cost_of(drawn)}
+    return {"figures": figures, "settings": settings | yardstick(dataset, extractor, real), "cost": cost_of(drawn)}
 
 
 def during_training(run: Any) -> Callable[[Any], dict[str, float]]:
     """A function from parameters to the main figures against the test split, for `fmd.training.callbacks.Evaluate`."""
     sampler = Sampler.from_facts(run.facts, model=run.model, layout=run.layout)
     extractor = features.get("auto", run.dataset)
-    real = reference.get(run.dataset, "test", extractor, run.layout, quiet=not is_main_process())
-    labels = pool.balanced_labels(run.config.log.quality_samples, sampler.num_classes)
-    if len(labels) <= real.cloud.shape[1]:
-        raise ValueError(
-            f"config.log.quality_samples = {len(labels)} is too few for {real.cloud.shape[1]} features; give more"
-        )
+    count = run.config.log.quality_samples
+    named = "config.log.quality_samples"
+    quiet = not is_main_process()
+    real = real_images(run.dataset, ("test",), extractor, samples=count, named=named, quiet=quiet)["test"]
+    labels = pool.balanced_labels(count, sampler.num_classes)
 
     def evaluate(params: Any) -> dict[str, float]:
         images = sampler(labels, stream(run.config.seed, "eval"), params=params)
         vectors, logits = next(features.compute(extractor, iter([images]), run.layout))
         figures = {"fid": frechet_distance(moments([vectors]), real.moments)}
         figures |= neighbourhoods(real.cloud[: len(labels)], vectors)
-        if logits is not None:
+        if knows_classes(logits, run.dataset):
             figures["class_accuracy"] = classes.accuracy(logits, labels)["class_accuracy"]
         return figures
 
@@ -141,38 +157,38 @@ def judge_file(path: Path, dataset: ImageDataset, request: Request, *, quiet: bo
     Raises:
         ValueError: where the file holds something else, images of another shape, or too few of them.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels = file["images"], file["labels"].astype(np.int32)
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no file of samples: give an .npz with images and labels ({error})") from None
-    if images.dtype != np.uint8 or images.shape[1:] != dataset.image_shape or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"{path} holds {images.dtype} {images.shape} images with {labels.shape} labels; "
-            f"{dataset.name} needs uint8 (N, {', '.join(map(str, dataset.image_shape))}) with (N,)"
-        )
-    layout = make_layout()
+    images, labels = read_archive(path)
+    if labels is None:
+        raise ValueError(f"{path} has no array 'labels': give the class that each image was asked for")
+    if images.shape[1:] != dataset.image_shape:
+        raise ValueError(f"{path} holds images {images.shape[1:]}; those of {dataset.name} are {dataset.image_shape}")
     extractor = features.get(request.features, dataset)
-    real = real_images(dataset, request.references, extractor, layout, samples=len(images), quiet=quiet)
-    figures = measure(images, labels, dataset, real, extractor, layout)
-    settings = {"features": extractor.name, "references": list(request.references), "n_samples": len(images)}
-    return {"figures": figures, "settings": settings}
+    real = real_images(dataset, request.references, extractor, samples=len(images), quiet=quiet)
+    figures = measure(images, labels, dataset, real, extractor, make_layout())
+    settings = {"references": list(request.references), "n_samples": len(images), "fmd": fmd.__version__}
+    return {"figures": figures, "settings": settings | yardstick(dataset, extractor, real)}
 
 
 def real_images(
     dataset: ImageDataset,
     names: Sequence[str],
     extractor: features.Extractor,
-    layout: Layout,
     *,
     samples: int,
+    named: str = "n_samples",
     quiet: bool,
 ) -> dict[str, reference.Reference]:
-    """The features of the splits to compare with. Raises ValueError where so many samples have no covariance."""
-    real = {name: reference.get(dataset, name, extractor, layout, quiet=quiet) for name in names}
+    """The features of the splits to compare with. ValueError where they or the samples are too few."""
+    real = {name: reference.get(dataset, name, extractor, quiet=quiet) for name in names}
     size = next(iter(real.values())).cloud.shape[1]
     if samples <= size:
-        raise ValueError(f"n_samples={samples} is too few for {size} features; draw more than {size}")
+        raise ValueError(f"{named}={samples} is too few for {size} features; draw more than {size}")
+    for name, split in real.items():
+        if split.moments.count <= size:
+            raise ValueError(
+                f"the {name} split's {split.moments.count} images are too few for {size} features; "
+                f"compare with a larger split, or by smaller features"
+            )
     return real
 
 
@@ -199,9 +215,16 @@ def measure(
             "diversity_of_real": classes.diversity(split.cloud, split.labels),
         }
     if logits is not None:
-        figures |= classes.accuracy(logits, labels) | {"class_score": classes.score(logits)}
+        figures["class_score"] = classes.score(logits)
+    if knows_classes(logits, dataset):
+        figures |= classes.accuracy(logits, labels)
     figures |= copies(images, dataset)
     return figures
+
+
+def knows_classes(logits: np.ndarray | None, dataset: ImageDataset) -> TypeGuard[np.ndarray]:
+    """Whether the features classify images as the data set's own classes, which Inception's do not."""
+    return logits is not None and logits.shape[1] == dataset.num_classes
 
 
 def copies(images: np.ndarray, dataset: ImageDataset) -> dict[str, Any]:
@@ -213,12 +236,19 @@ def copies(images: np.ndarray, dataset: ImageDataset) -> dict[str, Any]:
     """
     if isinstance(dataset.train, StreamedSplit):
         return {}
-    chosen = batch_indices(0, 0, min(COPIES_AMONG, len(dataset.test)), len(dataset.test))
-    train, test, samples = (
-        x.reshape(len(x), -1).astype(np.float32)
-        for x in (dataset.train.images, dataset.test.images[chosen], images[:COPIES_AMONG])
-    )
-    of_test, of_samples = nearest_squares(test, train), nearest_squares(samples, train)
+    train = dataset.train.images
+
+    def nearest(some: np.ndarray) -> np.ndarray:
+        """Of up to COPIES_AMONG of the images, in a fixed shuffle, the squared distances to their nearest."""
+        chosen = some[batch_indices(0, 0, min(COPIES_AMONG, len(some)), len(some))]
+        chosen = chosen.reshape(len(chosen), -1).astype(np.float32)
+        found = np.full(len(chosen), np.inf, np.float32)
+        for first in range(0, len(train), COPIES_AT_ONCE):
+            part = train[first : first + COPIES_AT_ONCE]
+            found = np.minimum(found, nearest_squares(chosen, part.reshape(len(part), -1).astype(np.float32)))
+        return found
+
+    of_test, of_samples = nearest(dataset.test.images), nearest(images)
     return {
         "copied": float((of_samples < np.quantile(of_test, COPY_QUANTILE)).mean()),
         "nearest_ratio": float(np.sqrt(np.median(of_samples) / np.median(of_test))) if np.median(of_test) else None,
@@ -226,7 +256,7 @@ def copies(images: np.ndarray, dataset: ImageDataset) -> dict[str, Any]:
 
 
 def settings_of(sampler: Sampler, request: Request) -> dict[str, Any]:
-    """All that decides the figures, with the config's defaults filled in."""
+    """All that decides the samples, with the config's defaults filled in."""
     chosen = choose(sampler.facts, **request.sampling)
     return {
         **asdict(request),
@@ -234,12 +264,29 @@ def settings_of(sampler: Sampler, request: Request) -> dict[str, Any]:
         "rule": chosen.rule,
         "weight": chosen.rule["weight"],
         "solver": chosen.solver,
-        "steps": chosen.steps,
+        "steps": None if chosen.adaptive else chosen.steps,
+        "tolerance": (request.tolerance or TOLERANCE) if chosen.adaptive else None,
         "grid": chosen.grid,
         "average": sampler.facts.get("average"),
         "step": sampler.facts.get("step"),
         "rounding": "uint8, clip(round((x + 1) * 127.5), 0, 255)",
-        "fmd": sampler.facts.get("fmd_version"),
+        "fmd": fmd.__version__,
+        "trained_by_fmd": sampler.facts.get("fmd_version"),
+    }
+
+
+def yardstick(
+    dataset: ImageDataset, extractor: features.Extractor, real: Mapping[str, reference.Reference]
+) -> dict[str, Any]:
+    """What the samples are compared with, and how."""
+    return {
+        "data": dataset.name,
+        "features": extractor.name,
+        "reference_images": {name: split.moments.count for name, split in real.items()},
+        "neighbours": NEIGHBOURS,
+        "neighbours_among": {name: len(split.cloud) for name, split in real.items()},
+        "kid_subsets": SUBSETS,
+        "kid_subset_size": SUBSET_SIZE,
     }
 
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -15,7 +16,7 @@ from fmd.data.cache import kept_arrays
 from fmd.evaluation import features
 from fmd.evaluation.distances import Moments, moments
 from fmd.evaluation.features import Extractor
-from fmd.utils.distributed import Layout
+from fmd.utils.distributed import make_layout
 
 CLOUD = 10_000  # feature vectors kept beside the moments, for the distances that need them one by one
 
@@ -42,9 +43,13 @@ def split_of(dataset: ImageDataset, name: str) -> Split:
     return split
 
 
-def get(dataset: ImageDataset, name: str, extractor: Extractor, layout: Layout, *, quiet: bool) -> Reference:
-    """The features of one split of `dataset`, from the cache folder or computed and put there."""
+def get(dataset: ImageDataset, name: str, extractor: Extractor, *, quiet: bool) -> Reference:
+    """The features of one split of `dataset`, from the cache folder or computed and put there.
+
+    Of several processes each uses its own devices only: one may find in its cache what another has to compute.
+    """
     split = split_of(dataset, name)
+    layout = make_layout("mesh", devices=jax.local_devices())
     order = batch_indices(0, 0, len(split), len(split))
 
     def build() -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from typing import Any
 from absl import logging
 
 from fmd.data import ImageDataset
-from fmd.evaluation.evaluator import Request, judge_samples
+from fmd.evaluation.evaluator import Request, judge_samples, settings_of
 from fmd.math import solvers
 from fmd.sampling.sampler import Sampler, load
 from fmd.utils import plots
@@ -33,12 +33,7 @@ ADAPTIVE = "tsit5"
 TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
 SETS = {"weight": "weight", "steps": "steps", "shift": "grid"}  # the part of a request that a sweep itself sets
-KINDS = {
-    "weight": ("weight",),
-    "steps": ("solver", "steps", "tolerance"),
-    "shift": ("grid",),
-    "average": ("average",),
-}  # what varies
+KINDS = ("weight", "steps", "shift", "average")
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
@@ -57,12 +52,14 @@ def points(kind: str, values: Sequence[str], request: Request, averages: Sequenc
     """(label, request, average) of each point; average None means the one at hand.
 
     Raises:
-        ValueError: for values that are no numbers, numbers of steps for a solver that chooses its own, or a request
-            that already says what the sweep is to vary.
+        ValueError: for values that are no numbers, numbers of steps for a solver that chooses its own, an average that
+            is not there, or a request that already says what the sweep is to vary.
     """
     if kind in SETS and getattr(request, SETS[kind]) is not None:
         raise ValueError(f"--sweep={kind} tries several values and --{kind} asks for one; leave it out")
     if kind == "average":
+        if unknown := [name for name in values if name not in averages and not name.startswith("std=")]:
+            raise ValueError(f"--sweep=average: there is no {unknown[0]!r}, only {', '.join(averages)}")
         return [(name, request, name) for name in values or averages]
     try:
         if kind == "weight":
@@ -98,27 +95,40 @@ def run(
     *,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """One row per point: its label, the main figures, and evaluations per image; printed and saved as they come."""
+    """One row per point: its label, the main figures, and what it took; printed and saved as they come."""
     todo = points(kind, values, request, sampler.facts["averages"])
+    for _, asked, _ in todo:
+        settings_of(sampler, asked)  # refused now, not after the points before
     rows: list[dict[str, Any]] = []
+    settings: list[dict[str, Any]] = []
     for label, asked, average in todo:
         judged = sampler if average is None else load(checkpoint, which=average)
         result = judge_samples(judged, dataset, asked, folder=folder)
         figures, cost = result["figures"], result["cost"]
         row = {kind: label} | {name: figures[request.references[0]][name] for name in COLUMNS}
         row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
+        row |= {"failed": cost["failed"]}
         rows.append(row)
+        settings.append(result["settings"])
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
-        written = save(Path(checkpoint), kind, rows, common_settings(kind, result["settings"]))
+        written = save(Path(checkpoint), kind, rows, common_settings(settings))
     logging.info("written to %s", " and ".join(map(str, written)))
     return rows
 
 
-def common_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that all points of a sweep share."""
-    shared = {key: value for key, value in settings.items() if key not in KINDS[kind]}
-    if "weight" in KINDS[kind]:
-        shared["rule"] = {key: value for key, value in shared["rule"].items() if key != "weight"}
+def common_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that all points share, None aside: an adaptive solver has no grid, the others no tolerance.
+
+    The rule's weight is among them as `weight`, where it is the same for all.
+    """
+    shared = {}
+    for key in settings[0]:
+        values = [one[key] for one in settings]
+        if key == "rule":
+            values = [{name: part for name, part in rule.items() if name != "weight"} for rule in values]
+        said = [value for value in values if value is not None]
+        if all(value == said[0] for value in said):
+            shared[key] = said[0] if said else None
     return shared
 
 

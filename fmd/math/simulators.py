@@ -24,6 +24,8 @@ from fmd.math.broadcasting import Scalars, concrete
 from fmd.math.integration import Field, Solution, Time, Times
 from fmd.math.schedules import Schedule
 
+TOLERANCE = 1e-5  # of adaptive solvers in float32, where none is asked for
+
 __all__ = ["Solution", "solve_ode", "solve_sde"]
 
 
@@ -92,7 +94,7 @@ def solve_ode(
     integration.check_interval(t0, t1)
     if max_steps < 1:
         raise ValueError(f"max_steps={max_steps} must be at least 1")
-    default = 1e-5 if dtype == jnp.float32 else 1e-8
+    default = TOLERANCE if dtype == jnp.float32 else 1e-8
     rtol = solvers.check_tolerance("rtol", default if rtol is None else rtol, dtype, 8 * float(jnp.finfo(dtype).eps))
     atol = solvers.check_tolerance("atol", default if atol is None else atol, dtype, 0.0)
     controller = solvers.adaptive_controller(solver, rtol, atol, np.asarray(sorted(jump_ts), dtype))

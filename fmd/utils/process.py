@@ -49,6 +49,12 @@ FLAGS_OF = {
     "export": {"checkpoint", "average", "out"},
 }  # the flags that each mode looks at
 
+NOT_BESIDE = {
+    "samples": FLAGS_OF["eval"] - {"checkpoint", "samples", "source", "reference", "features"},  # drawn already
+    "checkpoint": {"source"},  # it carries its own
+    "sweep": {"bits_per_dim"},
+}  # flags that have no effect where another is given
+
 KEY_OF = {  # where the config says what a flag does
     "seed": "seed",
     "source": "data.source",
@@ -127,6 +133,10 @@ def check_flags(parsed: Any, overrides: Sequence[tuple[str, str]]) -> None:
             modes = " and ".join(f"--mode={mode}" for mode, names in FLAGS_OF.items() if name in names)
             hint = f"; in training give --config.{KEY_OF[name]}" if parsed.mode == "train" and name in KEY_OF else ""
             raise ValueError(f"--{name} has no effect with --mode={parsed.mode}; it goes with {modes}{hint}")
+    for given, without in NOT_BESIDE.items():
+        for name in sorted(without):
+            if parsed[given].present and parsed[name].present:
+                raise ValueError(f"--{name} has no effect beside --{given}; leave one of them out")
 
 
 def is_users_to_fix(error: BaseException) -> bool:

@@ -68,6 +68,8 @@ def test_every_setting_that_decides_a_figure_stands_beside_it(result):
     expected = {"n_samples": 32, "seed": 0, "features": "quarters-1", "solver": "euler", "steps": 2, "weight": 2.0}
     assert {key: settings[key] for key in expected} == expected
     assert (settings["references"], settings["step"]) == (["test", "train"], 8)
+    assert (settings["data"], settings["neighbours"], settings["validation_examples"]) == ("toy", 5, 40)
+    assert settings["reference_images"] == settings["neighbours_among"] == {"test": 40, "train": 96}
     assert result["cost"]["evaluations_per_image"] == 4
     assert json.loads(json.dumps(result)) == result
 
@@ -130,15 +132,15 @@ def test_features_do_not_depend_on_batches_or_devices(dataset):
 
 
 def test_reference_features_are_kept_and_belong_to_their_images(dataset, monkeypatch):
-    extractor, layout = features.get("quarters", dataset), make_layout("jit")
-    first = reference.get(dataset, "test", extractor, layout, quiet=True)
+    extractor = features.get("quarters", dataset)
+    first = reference.get(dataset, "test", extractor, quiet=True)
     np.testing.assert_allclose(first.moments.mean, first.cloud.mean(axis=0), rtol=1e-6)
     with monkeypatch.context() as patch:
         patch.setattr(features, "compute", None)  # nothing is computed again
-        again = reference.get(dataset, "test", extractor, layout, quiet=True)
+        again = reference.get(dataset, "test", extractor, quiet=True)
         np.testing.assert_array_equal(again.cloud, first.cloud)
     changed = ImageDataset("toy", dataset.train, dataset.train, toys.CLASSES, "other images")
-    other = reference.get(changed, "test", extractor, layout, quiet=True)
+    other = reference.get(changed, "test", extractor, quiet=True)
     assert other.moments.count == len(dataset.train)
 
 
@@ -153,6 +155,38 @@ def test_bits_per_dimension_of_a_model_that_does_nothing(sampler, dataset, monke
     assert (found["examples"], found["unsolved"]) == (12, 0)
 
 
+def test_bits_per_dimension_do_not_depend_on_batches_or_devices(sampler, dataset, monkeypatch):
+    small = Sampler(sampler.model, jax.device_get(sampler.params), sampler.facts, make_layout("jit"))
+    one = bits.measure(small, dataset.test, examples=11, seed=0, quiet=True)
+    monkeypatch.setattr(bits, "BATCH", 5)  # 8 on eight devices
+    found = bits.measure(sampler, dataset.test, examples=11, seed=0, quiet=True)
+    assert found["bits_per_dim"] == pytest.approx(one["bits_per_dim"], rel=1e-4)
+    assert found["standard_error"] == pytest.approx(one["standard_error"], rel=1e-3)
+
+
+def test_features_of_other_classes_do_not_say_which_class_it_is(dataset, tmp_path):
+    features.register_features("thousand")(
+        lambda dataset: features.Extractor(
+            "thousand-1", {"shades": np.zeros(1000, np.float32)}, lambda params, x: means_and_shades(params, x)
+        )
+    )
+    path = tmp_path / "real.npz"
+    np.savez(path, images=dataset.test.images, labels=dataset.test.labels)
+    try:
+        figures = evaluator.judge_file(path, dataset, evaluator.Request(features="thousand"), quiet=True)["figures"]
+    finally:
+        del features._BUILDERS["thousand"]
+    assert "class_accuracy" not in figures
+    assert "class_score" in figures
+
+
+def test_samples_in_the_order_of_their_classes_are_searched_for_copies_all_over(dataset, monkeypatch):
+    monkeypatch.setattr(evaluator, "COPIES_AMONG", 20)
+    monkeypatch.setattr(evaluator, "COPIES_AT_ONCE", 7)
+    images = np.concatenate([np.zeros_like(dataset.train.images), dataset.train.images])  # the first half are none
+    assert 0.2 < evaluator.copies(images, dataset)["copied"] < 0.8
+
+
 def test_a_sweep_is_a_row_per_point(sampler, dataset, tmp_path, capsys):
     kind, values = sweep.parse("weight=1,2")
     rows = sweep.run(tmp_path, sampler, dataset, REQUEST, kind, values, folder=tmp_path)
@@ -162,6 +196,7 @@ def test_a_sweep_is_a_row_per_point(sampler, dataset, tmp_path, capsys):
     found = json.loads((tmp_path / "sweep_weight.json").read_text())
     assert found["rows"] == rows
     assert "weight" not in found["settings"] | found["settings"]["rule"]
+    assert found["rows"][0]["failed"] == 0
     assert found["settings"]["features"] == "quarters-1"  # with its version, as of a single evaluation
 
 
@@ -171,6 +206,39 @@ def test_a_sweep_that_is_stopped_leaves_what_it_found(sampler, dataset, tmp_path
     with pytest.raises(StopIteration):  # in place of a kill
         sweep.run(tmp_path, sampler, dataset, REQUEST, "weight", ("1", "2"), folder=tmp_path)
     assert [row["weight"] for row in json.loads((tmp_path / "sweep_weight.json").read_text())["rows"]] == ["1"]
+
+
+def test_the_settings_of_a_sweep_are_those_that_its_points_share(sampler):
+    shifted = dataclasses.replace(REQUEST, solver=None, steps=None, grid={"name": "shifted", "factor": 2.0})
+    asked = [request for _, request, _ in sweep.points("steps", ("5",), shifted, ())]
+    shared = sweep.common_settings([evaluator.settings_of(sampler, request) for request in asked])
+    assert shared["grid"]["factor"] == 2  # though the adaptive solvers have none
+    assert not {"solver", "tolerance"} & set(shared)
+    assert (shared["weight"], shared["rule"]) == (2, {"name": "cfg"})
+
+
+def test_a_wrong_point_is_refused_before_the_first_is_drawn(sampler, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "judge_samples", None)
+    with pytest.raises(ValueError, match="steps = 0"):
+        sweep.run(
+            tmp_path, sampler, dataset, dataclasses.replace(REQUEST, steps=None), "steps", ("5", "0"), folder=tmp_path
+        )
+    with pytest.raises(ValueError, match="there is no 'decy1', only"):
+        sweep.run(tmp_path, sampler, dataset, REQUEST, "average", ("decay0", "decy1"), folder=tmp_path)
+
+
+def test_samples_that_did_not_arrive_are_told(sampler, dataset, tmp_path, monkeypatch, caplog):
+    split, count = dataset.test, len(dataset.test)
+    lost = pool.Pool(split.images, split.labels, np.full(count, 4), np.arange(count) > 2, 1.0)
+    monkeypatch.setattr(pool, "draw", lambda *arguments, **settings: lost)
+    result = evaluator.judge_samples(sampler, dataset, REQUEST, folder=tmp_path, quiet=True)
+    assert result["cost"]["failed"] == 3
+    assert "3 of 40 samples did not reach t = 1" in caplog.text
+
+
+def test_what_an_adaptive_solver_is_told(sampler):
+    adaptive = dataclasses.replace(REQUEST, solver="tsit5", steps=None)
+    assert [evaluator.settings_of(sampler, adaptive)[key] for key in ("steps", "tolerance")] == [None, 1e-5]
 
 
 def test_the_points_of_a_sweep():
@@ -210,12 +278,19 @@ def test_a_file_of_samples_is_judged_like_a_model(dataset, tmp_path):
     np.savez(path, images=split.images, labels=split.labels)
     found = evaluator.judge_file(path, dataset, REQUEST, quiet=True)
     assert found["figures"]["class_accuracy"] == 1
-    assert found["settings"] == {"features": "quarters-1", "references": ["test", "train"], "n_samples": len(split)}
+    expected = {"features": "quarters-1", "references": ["test", "train"], "n_samples": len(split), "data": "toy"}
+    assert found["settings"].items() >= expected.items()
     np.savez(path, images=split.images[:, :4], labels=split.labels)
-    with pytest.raises(ValueError, match=r"toy needs uint8 \(N, 8, 8, 1\)"):
+    with pytest.raises(ValueError, match=r"holds images \(4, 8, 1\); those of toy are \(8, 8, 1\)"):
         evaluator.judge_file(path, dataset, REQUEST, quiet=True)
     np.savez(path, pictures=split.images)
-    with pytest.raises(ValueError, match="no file of samples"):
+    with pytest.raises(ValueError, match="has no array 'images', only: pictures"):
+        evaluator.judge_file(path, dataset, REQUEST, quiet=True)
+    np.savez(path, images=split.images)
+    with pytest.raises(ValueError, match="has no array 'labels'"):
+        evaluator.judge_file(path, dataset, REQUEST, quiet=True)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="or is damaged"):
         evaluator.judge_file(path, dataset, REQUEST, quiet=True)
 
 
@@ -234,6 +309,13 @@ def test_bad_names(dataset):
         sweep.points("shift", (), evaluator.Request(grid={"name": "shifted", "factor": 2.0}), ())
 
 
+def test_too_few_real_images_are_refused_before_any_sample_is_drawn(sampler, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "draw", None)
+    few = ImageDataset("toy", dataset.train, Split(dataset.test.images[:4], dataset.test.labels[:4]), 4, "few")
+    with pytest.raises(ValueError, match="the test split's 4 images are too few for 4 features"):
+        evaluator.judge_samples(sampler, few, REQUEST, folder=tmp_path, quiet=True)
+
+
 def test_a_set_of_other_images_is_refused(sampler, dataset):
     split = Split(dataset.test.images[:, :4], dataset.test.labels)
     other = ImageDataset("toy", split, split, toys.CLASSES, "smaller")
@@ -243,10 +325,11 @@ def test_a_set_of_other_images_is_refused(sampler, dataset):
 
 def test_quality_is_logged_during_training(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "_automatic", lambda dataset: "quarters")
-    config = toys.config(log={"quality_every": 6, "quality_samples": 16}, train={"num_steps": 6})
+    often = {"quality_every": 3, "quality_samples": 16, "eval_every": 0}
+    config = toys.config(log=often, train={"num_steps": 6}, checkpoint={"every": 3, "keep_best": 1})
     run = modes.train_config(config, tmp_path / "run")
+    assert [line["step"] for line in run.logs["quality"].lines] == [3, 6]  # step 3 has no validation loss
     line = run.logs["quality"].lines[-1]
-    assert line["step"] == 6
     assert line["fid"] > 0
     assert 0 <= line["class_accuracy"] <= 1
     assert "validation_loss" in run.figures
