@@ -1,7 +1,8 @@
 """Trains the classifiers whose features judge samples of MNIST and Fashion-MNIST (fmd/evaluation/domain.py).
 
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/classifiers/train.py mnist --epochs=8
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/classifiers/train.py fashion_mnist --epochs=12
+    export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+    python experiments/classifiers/train.py mnist --epochs=8 --out=runs/classifiers
+    python experiments/classifiers/train.py fashion_mnist --epochs=12 --out=runs/classifiers
 
 Batch normalisation is used in training only: it is folded into the layers before, everything is rounded to float16, and
 the accuracy reported is that of the file as it is shipped. A file that exists is not replaced.
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("dataset", choices=AUGMENTATION)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("fmd/evaluation/weights"))
+    parser.add_argument("--out", type=Path, required=True, help="folder; those that ship are in fmd/evaluation/weights")
     args = parser.parse_args()
     out = args.out / f"{args.dataset}-1.npz"
     if out.exists():
