@@ -18,8 +18,8 @@ from jaxtyping import Float
 Features = Float[np.ndarray, "N D"]
 Others = Float[np.ndarray, "M D"]
 ROWS = 1000  # rows of a distance matrix held at once
-NEIGHBOURS = 5
-SUBSETS, SUBSET_SIZE = 100, 1000
+NEIGHBOURS = 5  # k of `neighbourhoods`
+SUBSETS, SUBSET_SIZE = 100, 1000  # of `kernel_distance`
 
 
 @dataclass(frozen=True, eq=False)

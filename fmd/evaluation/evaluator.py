@@ -155,7 +155,8 @@ def judge_file(path: Path, dataset: ImageDataset, request: Request, *, quiet: bo
         quiet: without progress bars.
 
     Raises:
-        ValueError: where the file holds something else, images of another shape, or too few of them.
+        FileNotFoundError: where there is no such file.
+        ValueError: where it holds something else, images of another shape, or too few of them.
     """
     images, labels = read_archive(path)
     if labels is None:
