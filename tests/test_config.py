@@ -1,13 +1,12 @@
 import dataclasses
 import glob
-import typing
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from fmd import config as configs
-from fmd import config_files
+from fmd.blocks import checked, hints_of
 
 CONFIGS = sorted(glob.glob(str(Path(__file__).parents[1] / "configs" / "*.py")))
 
@@ -18,21 +17,21 @@ def test_an_empty_config_gives_the_defaults():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: Path(p).stem)
 def test_every_shipped_config_resolves_with_and_without_its_cpu_block(path):
-    loaded = config_files.load_file(path)
+    loaded = configs.load_file(path)
     full = configs.resolve(loaded)
-    assert configs.resolve(config_files.apply_on_cpu(loaded)).seed == full.seed
+    assert configs.resolve(configs.apply_on_cpu(loaded)).seed == full.seed
     # The docstring holds the command that runs it.
     assert f"--config=configs/{Path(path).name}" in Path(path).read_text()
 
 
 def test_what_is_stored_resolves_to_the_same_config():
     first = configs.resolve(ConfigDict({"ema": {"decays": (0.9, 0.99)}, "model": {"name": "unet", "dropout": 0.1}}))
-    assert configs.resolve(config_files.plain(dataclasses.asdict(first))) == first
+    assert configs.resolve(configs.as_plain(first)) == first
 
 
 def test_every_key_has_a_type_that_the_check_understands():
     def leaves(block, where=""):
-        for name, hint in typing.get_type_hints(type(block)).items():
+        for name, hint in hints_of(type(block)).items():
             value = getattr(block, name)
             if dataclasses.is_dataclass(hint):
                 yield from leaves(value, f"{where}{name}.")
@@ -40,7 +39,7 @@ def test_every_key_has_a_type_that_the_check_understands():
                 yield f"{where}{name}", hint, value
 
     for key, hint, value in leaves(configs.Config()):
-        assert configs.convert(config_files.plain(value), hint, key) == value
+        assert checked(configs.plain(value), hint, key) == value
 
 
 class TestOverrides:
@@ -57,53 +56,114 @@ class TestOverrides:
         ],
     )
     def test_literals(self, text, value):
-        assert config_files.override({}, [("a.b", text)]) == {"a": {"b": value}}
+        assert configs.override({}, [("a.b", text)]) == {"a": {"b": value}}
 
     def test_later_ones_win_and_others_stay(self):
         base = {"train": {"num_steps": 1, "batch_size": 2}}
-        assert config_files.override(base, [("train.num_steps", "5"), ("train.num_steps", "6")]) == {
+        assert configs.override(base, [("train.num_steps", "5"), ("train.num_steps", "6")]) == {
             "train": {"num_steps": 6, "batch_size": 2}
         }
         assert base["train"]["num_steps"] == 1
 
     def test_a_part_is_chosen_first_wherever_it_stands(self):
         pairs = [("model.width", "64"), ("model.name", "tiny")]
-        assert config_files.override({"model": {"name": "unet", "dropout": 0.1}}, pairs)["model"] == {
+        assert configs.override({"model": {"name": "unet", "dropout": 0.1}}, pairs)["model"] == {
             "name": "tiny",
             "width": 64,
         }
 
     def test_parameters_of_a_default_part_can_be_set(self):
-        override = config_files.override({}, [("path.schedule.sigma_min", "0.1")])
+        override = configs.override({}, [("path.schedule.sigma_min", "0.1")])
         assert configs.resolve(override).path.schedule == {"name": "linear", "sigma_min": 0.1}
 
     def test_another_source_drops_the_parameters_of_the_old_one(self):
         base = {"data": {"source": "tfds", "params": {"name": "cifar10", "image_size": 8}}}
-        assert config_files.override(base, [("data.source", "digits")])["data"]["params"] == {}
-        assert config_files.override(base, [("data.params", "{}")])["data"]["params"] == {}
-        renamed = config_files.override(base, [("data.params.name", "cifar100")])
+        assert configs.override(base, [("data.source", "digits")])["data"]["params"] == {}
+        assert configs.override(base, [("data.params", "{}")])["data"]["params"] == {}
+        renamed = configs.override(base, [("data.params.name", "cifar100")])
         assert renamed["data"]["params"] == {"name": "cifar100", "image_size": 8}
 
     def test_another_part_drops_the_parameters_of_the_old_one(self):
         base = {"path": {"schedule": {"name": "linear", "sigma_min": 0.1}}}
-        assert config_files.override(base, [("path.schedule.name", "cosine")])["path"]["schedule"] == {"name": "cosine"}
-        assert config_files.override(base, [("path.schedule.sigma_min", "0.2")])["path"]["schedule"]["sigma_min"] == 0.2
+        assert configs.override(base, [("path.schedule.name", "cosine")])["path"]["schedule"] == {"name": "cosine"}
+        assert configs.override(base, [("path.schedule.sigma_min", "0.2")])["path"]["schedule"]["sigma_min"] == 0.2
+
+
+class TestParts:
+    """A part that changes its name loses what is its own, and keeps what all parts of its kind have."""
+
+    def test_another_optimiser_keeps_the_learning_rate(self):
+        base = {"optimizer": {"name": "muon", "learning_rate": 6e-3, "warmup_steps": 7, "decay": "linear"}}
+        for name in ("muon", "adam"):
+            changed = configs.resolve(configs.override(base, [("optimizer.name", name)])).optimizer
+            assert (changed.name, changed.learning_rate, changed.warmup_steps) == (name, 6e-3, 7)
+            assert changed.decay == "linear"
+
+    def test_another_rule_keeps_the_weight_and_the_weaker_model(self):
+        base = {"sample": {"guidance": {"name": "cfg", "weight": 1.5, "interval": [0.1, 0.9], "weak": "runs/a"}}}
+        found = configs.resolve(configs.override(base, [("sample.guidance.name", "apg")])).sample.guidance
+        assert found == {"name": "apg", "weight": 1.5, "weak": "runs/a"}
+        same = configs.resolve(configs.override(base, [("sample.guidance.name", "cfg")])).sample.guidance
+        assert same == base["sample"]["guidance"]
+
+    def test_other_times_keep_how_they_are_spread(self):
+        base = {"path": {"times": {"name": "logit_normal", "mean": 1.0, "stratified": True, "clip": 0.01}}}
+        found = configs.resolve(configs.override(base, [("path.times.name", "uniform")])).path.times
+        assert found == {"name": "uniform", "stratified": True, "clip": 0.01}
+
+    def test_a_cpu_block_with_another_source_leaves_the_first_ones_parameters(self):
+        config = {
+            "data": {"source": "tfds", "params": {"name": "cifar10"}},
+            "on_cpu": {"data": {"source": "digits"}},
+        }
+        assert configs.apply_on_cpu(config)["data"] == {"source": "digits", "params": {}}
+
+    def test_a_part_left_to_its_default_name_is_changed_like_any_other(self):
+        base = {"path": {"schedule": {"sigma_min": 0.1}}}
+        assert configs.resolve(configs.override(base, [("path.schedule.name", "cosine")])).path.schedule.params == {}
+
+
+def test_settings_take_short_names_and_refuse_others():
+    usual = configs.Settings()
+    assert usual.replace(weight=2, steps=3).guidance == {"name": "cfg", "weight": 2}
+    assert usual.replace(shift=2.0).grid == {"name": "shifted", "factor": 2.0}
+    tight = usual.replace(tolerance=1e-3, solver="tsit5")
+    assert (tight.rtol, tight.atol, tight.solver) == (1e-3, 1e-3, "tsit5")
+    assert usual.replace(rule={"name": "apg", "eta": 0.5}, weight=3.0).guidance == {
+        "name": "apg",
+        "eta": 0.5,
+        "weight": 3.0,
+    }
+    assert usual.replace(weight=None) == usual
+    assert len({usual, usual.replace(steps=usual.steps), usual.replace(steps=99)}) == 2
+    for wrong, message in [({"foo": 1}, "is no setting"), ({"steps": 0}, "1 or more"), ({"rtol": -1.0}, "0 or more")]:
+        with pytest.raises(ValueError, match=message):
+            usual.replace(**wrong)
+
+
+def test_a_block_is_a_dictionary_that_does_not_change():
+    block = configs.Block("rescale", base="cfg", interval=[0.1, 0.8], more={"a": [1]})
+    assert block == {"name": "rescale", "base": "cfg", "interval": [0.1, 0.8], "more": {"a": [1]}}
+    assert {block: 1}[configs.Block(dict(block))] == 1
+    assert block.replace(base="apg").params["base"] == "apg"
+    with pytest.raises(ValueError, match="a block with a name"):
+        configs.Block({"weight": 1.0})
 
 
 def test_the_cpu_block_is_laid_over_the_rest():
     config = {"train": {"num_steps": 10, "batch_size": 4}, "on_cpu": {"train": {"num_steps": 2}}}
-    assert config_files.apply_on_cpu(config)["train"] == {"num_steps": 2, "batch_size": 4}
+    assert configs.apply_on_cpu(config)["train"] == {"num_steps": 2, "batch_size": 4}
 
 
 def test_a_config_file_that_is_no_config(tmp_path):
     (tmp_path / "broken.py").write_text("def get_config(:\n")
     with pytest.raises(ValueError, match="cannot be used as a config: SyntaxError"):
-        config_files.load_file(tmp_path / "broken.py")
+        configs.load_file(tmp_path / "broken.py")
     (tmp_path / "none.py").write_text("def get_config(): pass\n")
     with pytest.raises(ValueError, match="returned None"):
-        config_files.load_file(tmp_path / "none.py")
+        configs.load_file(tmp_path / "none.py")
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match="no attribute 'get_config'"):
-        config_files.load_file(tmp_path / "empty.py")
+        configs.load_file(tmp_path / "empty.py")
     with pytest.raises(ValueError, match=r"no config file .*there are: .*empty\.py"):
-        config_files.load_file(tmp_path / "emty.py")
+        configs.load_file(tmp_path / "emty.py")

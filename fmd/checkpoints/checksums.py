@@ -1,9 +1,9 @@
 """Checksums of the files of a checkpoint or an export, so that damage is noticed before anything is built on it."""
 
-import hashlib
 import json
-from functools import partial
 from pathlib import Path
+
+from fmd.files import digest
 
 CHECKSUMS = "checksums.json"
 ARRAYS = "*/**/*"  # the files in sub-folders: all that Orbax no longer changes when a step is about to be done
@@ -13,7 +13,7 @@ ALL = "**/*"
 def digests(folder: Path, pattern: str = ARRAYS) -> dict[str, str]:
     """The checksum of each file that the pattern finds, by its path in the folder."""
     files = (path for path in sorted(folder.glob(pattern)) if path.is_file() and path != folder / CHECKSUMS)
-    return {str(file.relative_to(folder)).replace(".orbax-checkpoint-tmp", ""): _digest(file) for file in files}
+    return {str(file.relative_to(folder)).replace(".orbax-checkpoint-tmp", ""): digest(file) for file in files}
 
 
 def verify(folder: Path) -> None:
@@ -27,20 +27,15 @@ def verify(folder: Path) -> None:
         raise ValueError(f"{listed} is damaged") from None
     if not isinstance(want, dict) or not want:
         raise ValueError(f"{listed} lists no files")
-    wrong = [name for name in want if not (folder / name).is_file() or _digest(folder / name) != want[name]]
+    wrong = [name for name in want if not (folder / name).is_file() or digest(folder / name) != want[name]]
     if wrong:
         raise ValueError(
             f"{len(wrong)} of {len(want)} files in {folder} are missing or changed, the first is {wrong[0]}"
         )
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:  # in pieces: a file may be larger than the memory
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
-
-
 def damage(folder: Path) -> str:
-    """What is wrong with a step, in one line; empty for a good one."""
+    """The damage of a step in one line; empty for a good one."""
     try:
         verify(folder)
     except (ValueError, OSError) as error:

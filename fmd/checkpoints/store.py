@@ -1,4 +1,4 @@
-"""Checkpoints of a run: Orbax below `workdir/checkpoints`, one folder per step, with the run's facts beside them.
+"""Checkpoints of a run: Orbax below `workdir/checkpoints`, one folder per step.
 
 Each step holds two items, so that a sampler reads only what it needs: `ema` (the averages of the parameters) and
 `train` (everything else that the next step depends on). Orbax writes under a temporary name and renames; the checksums
@@ -11,14 +11,14 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import orbax.checkpoint as ocp
 from absl import logging
+from jaxtyping import PyTree
 
 from fmd.checkpoints.checksums import CHECKSUMS, damage, digests, first_line
-from fmd.utils.distributed import is_main_process, on_main, share
-from fmd.utils.files import write_json
+from fmd.devices import is_main_process, on_main, share
+from fmd.files import write_json
 
 SCORE = "score"
 SYSTEM_ERRORS = ("OS error", "os_error_code")  # in the ValueErrors by which TensorStore reports what the disk refused
@@ -38,7 +38,7 @@ class Store:
         self.folder = Path(folder).absolute()
         on_main(lambda: self.folder.mkdir(parents=True, exist_ok=True))
         policies = ocp.checkpoint_managers
-        keep: list[Any] = [policies.LatestN(keep_last)]
+        keep: list[PyTree] = [policies.LatestN(keep_last)]
         keep += [policies.EveryNSteps(keep_every)] if keep_every else []
         score = operator.itemgetter(SCORE)
         lowest = policies.BestN(get_metric_fn=score, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False)
@@ -57,7 +57,7 @@ class Store:
             ),
         )
 
-    def save(self, step: int, ema: Any, train: Any, score: float | None = None) -> None:
+    def save(self, step: int, ema: PyTree, train: PyTree, score: float | None = None) -> None:
         """Starts saving in the background; the arrays may be donated when this returns.
 
         Args:
@@ -86,7 +86,7 @@ class Store:
         self.wait()
         self._manager.close()
 
-    def restore(self, ema: Any, train: Any) -> tuple[Any, Any] | None:
+    def restore(self, ema: PyTree, train: PyTree) -> tuple[PyTree, PyTree] | None:
         """The newest undamaged (ema, train), placed as the abstract trees say; None where nothing was saved yet.
 
         A damaged step is set aside as `damaged-STEP`, with a warning, and the one before it is used.

@@ -2,57 +2,56 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from fmd.checkpoints import averages
+from fmd.checkpoints import power_averages
 from fmd.checkpoints.checksums import ALL, CHECKSUMS, damage, digests, first_line, verify
-from fmd.checkpoints.facts import read_facts, write_facts
-from fmd.utils.files import write_json
+from fmd.files import expand, write_json
+from fmd.run_info import FILE, RunInfo, read_run_info
+from fmd.types import Params
 
 WEIGHTS = "weights"  # the folder of the arrays in an export
 
 
-def load_weights(path: str | Path, which: str | None = None) -> tuple[Any, dict[str, Any]]:
+def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, RunInfo]:
     """The averaged weights in a workdir (its newest good step), in one step of it, or in an exported folder.
 
     Args:
         path: the folder.
-        which: the average to take where a run keeps several, e.g. "decay1"; default: its first. "std=0.1" makes the
+        average: the one to take where a run keeps several, e.g. "decay1"; default: its first. "std=0.1" makes the
             power-function average of that relative width from those that the kept checkpoints hold.
 
     Returns:
-        (parameters as NumPy arrays, facts); the facts also say which `step` and `average` the weights are from.
+        (parameters as NumPy arrays, info), whose `step` and `average` are those of the weights.
 
     Raises:
         ValueError: when there is no such folder, it is not fmd's, or nothing in it can be read.
     """
-    path = Path(path).absolute()
+    path = expand(path).absolute()
     if not path.is_dir():
         raise ValueError(f"no checkpoint at {path}; give a workdir, one step inside it, or an exported folder")
-    workdir = workdir_of(path)
-    facts = read_facts(workdir)
-    exported = is_export(path)
-    width = which.removeprefix("std=") if which is not None and which.startswith("std=") and not exported else None
-    if width is not None:
-        _check_width(path, facts, width)
-    elif which is not None and which not in facts["averages"]:
-        raise ValueError(f"no average {which!r} in {path}; there are {', '.join(facts['averages'])}")
+    workdir, exported = workdir_of(path), is_export(path)
+    info = read_run_info(workdir)
+    width = average.removeprefix("std=") if average is not None and average.startswith("std=") else None
+    if width is not None and not exported:
+        _check_width(path, info, width)
+    elif average is not None and average not in info.averages:
+        raise ValueError(f"no average {average!r} in {path}; there are {', '.join(info.averages)}")
     if workdir != path:
-        return _load_step(path, facts, which)
+        return _load_step(path, info, average)
     if exported:
         verify(path)
-        return read_arrays(path / WEIGHTS), facts
+        return read_arrays(path / WEIGHTS), info
     numbered = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     for step in sorted(numbered, key=lambda p: int(p.name), reverse=True):
         try:
-            return _load_step(step, facts, which)
+            return _load_step(step, info, average)
         except ValueError as error:
             logging.warning("%s; trying the one before", error)
     raise ValueError(f"{path} holds no checkpoint that can be read; let the run save one first")
@@ -65,12 +64,12 @@ def workdir_of(path: Path) -> Path:
 
 
 def is_export(path: Path) -> bool:
-    """Whether a folder is what `save_weights` leaves."""
+    """True where a folder is one that `save_weights` made."""
     return (path / WEIGHTS).is_dir()
 
 
-def save_weights(folder: Path, weights: Any, facts: Mapping[str, Any]) -> None:
-    """Makes `folder` one that `load_weights` reads: weights, facts, and checksums of all that is in it by then.
+def save_weights(folder: Path, weights: Params, info: RunInfo) -> None:
+    """Makes `folder` one that `load_weights` reads: weights, info, and checksums of all that is in it by then.
 
     The same weights give the same bytes: plain Zarr arrays, and none of the identifiers, times and folders that Orbax
     notes beside them.
@@ -82,7 +81,7 @@ def save_weights(folder: Path, weights: Any, facts: Mapping[str, Any]) -> None:
     notes = target / "_CHECKPOINT_METADATA"
     untimed = {key: None if key.endswith("_nsecs") else value for key, value in json.loads(notes.read_text()).items()}
     write_json(notes, untimed)
-    write_facts(folder, facts)
+    write_json(Path(folder) / FILE, info.to_json())
     write_json(Path(folder) / CHECKSUMS, digests(Path(folder), ALL))
 
 
@@ -97,48 +96,49 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _load_step(step: Path, facts: dict[str, Any], which: str | None) -> tuple[Any, dict[str, Any]]:
-    which = which or facts["averages"][0]
+def _load_step(step: Path, info: RunInfo, average: str | None) -> tuple[Params, RunInfo]:
+    average = average or info.averages[0]
     try:
         verify(step)
-        if which.startswith("std="):
-            weights = _of_width(step, facts, float(which.removeprefix("std=")))
+        if average.startswith("std="):
+            weights = _of_width(step, info, float(average.removeprefix("std=")))
         else:
-            weights = read_arrays(step / "ema")[which]
+            weights = read_arrays(step / "ema")[average]
     except Exception as error:  # whatever the storage layers raise on broken bytes
         raise ValueError(f"checkpoint {step} is damaged ({first_line(error)})") from None
-    return weights, {**facts, "step": int(step.name), "average": which}
+    return weights, info.replace(step=int(step.name), average=average)
 
 
-def _check_width(path: Path, facts: dict[str, Any], width: str) -> None:
+def _check_width(path: Path, info: RunInfo, width: str) -> None:
     """Raises ValueError where no average of this width ("0.1") can come out of the run, whichever step is good."""
-    if not facts["config"]["ema"]["power_stds"]:
+    if not info.config.ema.power_stds:
         raise ValueError(
             f"{path} keeps no power-function averages to make another width from; "
             f"train with config.ema.power_stds=(0.05,0.1) and config.checkpoint.keep_every"
         )
     try:
-        averages.power_exponent(float(width))
+        power_averages.power_exponent(float(width))
     except ValueError:
         raise ValueError(f"the average std={width}: a width is a number above 0 and below 0.288") from None
 
 
-def _of_width(step: Path, facts: dict[str, Any], width: float) -> Any:
+def _of_width(step: Path, info: RunInfo, width: float) -> Params:
     """The power-function average of a width at an undamaged step, from all undamaged steps up to it."""
-    stored = dict(enumerate(facts["config"]["ema"]["power_stds"]))
-    snapshots = []
+    exponents = [power_averages.power_exponent(std) for std in info.config.ema.power_stds]
+    snapshots: list[tuple[int, float, Params]] = []
     for path in step.parent.glob("*"):
         if path.name.isdigit() and int(path.name) <= int(step.name) and not damage(path):
             trees = read_arrays(path / "ema")
-            snapshots += [(int(path.name), averages.power_exponent(s), trees[f"power{i}"]) for i, s in stored.items()]
-    return averages.reconstruct(snapshots, int(step.name), width)
+            snapshots += [(int(path.name), gamma, trees[f"power{i}"]) for i, gamma in enumerate(exponents)]
+    return power_averages.reconstruct(snapshots, int(step.name), width)
 
 
-def read_arrays(item: Path) -> Any:
+def read_arrays(item: Path) -> Params:
     """All arrays of one Orbax item as NumPy, whatever devices they were saved from."""
     handler = ocp.PyTreeCheckpointHandler()
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(item).tree)
     try:
-        return handler.restore(item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        arrays: Params = handler.restore(item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        return arrays
     finally:
         handler.close()

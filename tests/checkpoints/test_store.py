@@ -12,11 +12,13 @@ import pytest
 
 from fmd.checkpoints import store as stores
 from fmd.checkpoints.checksums import verify
-from fmd.checkpoints.facts import read_facts, write_facts
 from fmd.checkpoints.store import Store
 from fmd.checkpoints.weights import load_weights, save_weights
+from fmd.config import Config
+from fmd.files import write_json
+from fmd.run_info import FILE, FORMAT, RunInfo, read_run_info
 
-FACTS = {"config": {}, "averages": ["decay0", "power0"], "image_shape": [2, 2, 1], "num_classes": 3}
+INFO = RunInfo(Config(), (2, 2, 1), 3, 9, ("decay0", "power0"), "made up")
 
 
 def state(step):
@@ -38,7 +40,7 @@ def filled(folder, steps, scores=None, **options):
         ema, train = state(step)
         store.save(step, ema, train, score=None if scores is None else scores[step])
     store.close()
-    write_facts(folder, FACTS)
+    write_json(folder / FILE, INFO.to_json())
     return folder / "checkpoints"
 
 
@@ -78,7 +80,7 @@ def test_the_newest_steps_multiples_and_the_best_are_kept(tmp_path):
     assert kept(filled(tmp_path / "best", scores, scores, keep_last=1, keep_best=2)) == [2, 4, 6]
 
 
-def test_the_best_is_remembered_after_a_restart_and_steps_without_a_score_do_not_compete(tmp_path):
+def test_the_best_is_remembered_after_a_restart(tmp_path):
     filled(tmp_path, [1, 2], {1: 1.0, 2: 2.0}, keep_last=1, keep_best=1)
     again = filled(tmp_path, [3, 4], {3: 3.0, 4: None}, keep_last=1, keep_best=1)
     assert kept(again) == [1, 4]
@@ -93,7 +95,7 @@ def test_a_save_owns_what_it_writes_although_the_state_is_donated_at_once(tmp_pa
     for _ in range(3):  # the buffers are written over while the save goes on
         big, train["params"] = donate(big), donate(train["params"])
     store.close()
-    write_facts(tmp_path, FACTS)
+    write_json(tmp_path / FILE, INFO.to_json())
     weights, _ = load_weights(tmp_path)
     np.testing.assert_array_equal(weights["w"], np.arange(2.0**20, dtype=np.float32))
 
@@ -123,7 +125,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_step_is_set_aside_and_the_one_before_is_used(run, damage):
     DAMAGES[damage](run / "checkpoints" / "2")
-    assert load_weights(run)[1]["step"] == 1
+    assert load_weights(run)[1].step == 1
     assert restored_step(run / "checkpoints") == 1
     assert kept(run / "checkpoints") == [1]
     assert (run / "checkpoints" / "damaged-2").is_dir()
@@ -153,7 +155,7 @@ def test_damage_to_orbax_own_notes_beside_the_arrays_does_no_harm(run):
 def test_a_save_that_was_cut_short_is_not_a_checkpoint_and_is_cleared_away(run):
     half = run / "checkpoints" / "3.orbax-checkpoint-tmp"
     shutil.copytree(run / "checkpoints" / "2", half)
-    assert load_weights(run)[1]["step"] == 2
+    assert load_weights(run)[1].step == 2
     store = Store(run / "checkpoints")
     assert int(store.restore(*abstract())[1]["step"]) == 2
     store.close()
@@ -189,7 +191,7 @@ def test_a_disk_that_refuses_is_one_line_and_the_step_before_stays_good(run, mon
     with pytest.raises(OSError, match=r"could not save to .*No space left on device.*last complete checkpoint is good"):
         store.wait()
     monkeypatch.undo()
-    assert load_weights(run)[1]["step"] == 2
+    assert load_weights(run)[1].step == 2
     assert restored_step(run / "checkpoints") == 2
 
 
@@ -206,7 +208,7 @@ def test_a_disk_that_takes_no_more_bytes_is_noticed_below_python_too(run):
             store.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert load_weights(run)[1]["step"] == 2
+    assert load_weights(run)[1].step == 2
     assert restored_step(run / "checkpoints") == 2
 
 
@@ -216,22 +218,22 @@ def test_a_folder_that_cannot_be_written_to_is_an_os_error(tmp_path):
         Store(tmp_path / "checkpoints")
 
 
-# -- weights and facts ------------------------------------------------------------------------------------------------
+# -- weights and what is said about them ------------------------------------------------------------------------------
 
 
 def test_weights_come_from_a_run_one_step_or_an_export(run, tmp_path):
-    weights, facts = load_weights(run)
+    weights, info = load_weights(run)
     np.testing.assert_array_equal(weights["w"], 2.0)
     assert isinstance(weights["w"], np.ndarray)
-    assert (facts["step"], facts["average"]) == (2, "decay0")
+    assert (info.step, info.average) == (2, "decay0")
     assert load_weights(run, "power0")[0]["w"][0] == 20.0
-    assert load_weights(run, "power0")[1]["average"] == "power0"
+    assert load_weights(run, "power0")[1].average == "power0"
     assert load_weights(run / "checkpoints" / "1")[0]["w"][0] == 1.0
 
-    save_weights(tmp_path / "export", weights, facts)
+    save_weights(tmp_path / "export", weights, info)
     again, exported = load_weights(tmp_path / "export")
     np.testing.assert_array_equal(again["w"], weights["w"])
-    assert exported == facts
+    assert exported == info
     flip_a_bit(tmp_path / "export" / "weights" / "w" / "0")
     with pytest.raises(ValueError, match="missing or changed"):
         load_weights(tmp_path / "export")
@@ -247,7 +249,7 @@ def test_what_is_no_model_is_named(run, tmp_path):
         "nowhere": "no checkpoint at",
         "empty": "holds no fmd model",
         "foreign": "was not written by fmd",
-        "newer": "reads format 1",
+        "newer": "reads 1 to",
     }.items():
         with pytest.raises(ValueError, match=message):
             load_weights(tmp_path / name)
@@ -255,6 +257,7 @@ def test_what_is_no_model_is_named(run, tmp_path):
         load_weights(run, "decay7")
 
 
-def test_facts_come_back_as_they_were(tmp_path):
-    write_facts(tmp_path, FACTS)
-    assert read_facts(tmp_path) == {"format": 1, **FACTS}
+def test_what_a_run_says_comes_back_as_it_was(tmp_path):
+    write_json(tmp_path / FILE, INFO.to_json())
+    assert read_run_info(tmp_path) == INFO
+    assert json.loads((tmp_path / FILE).read_text())["format"] == FORMAT

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from fmd.checkpoints import averages
-from fmd.checkpoints.facts import write_facts
+from fmd.checkpoints import power_averages
 from fmd.checkpoints.store import Store
 from fmd.checkpoints.weights import load_weights
+from fmd.config import resolve
+from fmd.files import write_json
+from fmd.run_info import RunInfo
 
 
 @pytest.mark.parametrize(("std", "gamma"), [(0.05, 16.9722), (0.10, 6.9372), (0.15, 3.5579)])
 def test_golden_exponents(std, gamma):
-    found = averages.power_exponent(std)
+    found = power_averages.power_exponent(std)
     assert abs(found - gamma) < 5e-5
     assert abs(np.sqrt((found + 1) / ((found + 2) ** 2 * (found + 3))) - std) < 1e-12
 
@@ -24,7 +26,7 @@ def walk(steps):
 
 def tracked(values, std):
     """The average of this width after each step, by its recursion, in float64."""
-    gamma, average, found = averages.power_exponent(std), 0.0, []
+    gamma, average, found = power_averages.power_exponent(std), 0.0, []
     for n, value in enumerate(values, start=1):
         average = value + (1 - 1 / n) ** (gamma + 1) * (average - value)
         found.append(average)
@@ -39,11 +41,11 @@ def test_another_width_from_snapshots_is_the_directly_tracked_one(wanted):
     values = walk(STEPS)
     stored = {std: tracked(values, std) for std in STORED}
     snapshots = [
-        (step, averages.power_exponent(std), {"w": np.float32(average[step - 1])})
+        (step, power_averages.power_exponent(std), {"w": np.float32(average[step - 1])})
         for step in range(EVERY, STEPS + 1, EVERY)
         for std, average in stored.items()
     ]
-    found, direct = averages.reconstruct(snapshots, STEPS, wanted)["w"], tracked(values, wanted)[-1]
+    found, direct = power_averages.reconstruct(snapshots, STEPS, wanted)["w"], tracked(values, wanted)[-1]
     assert found.dtype == np.float32
     assert abs(found - direct) < 2e-4
     # The stored widths themselves are off by far more, so agreement is not for want of a difference.
@@ -52,8 +54,13 @@ def test_another_width_from_snapshots_is_the_directly_tracked_one(wanted):
 
 def test_a_stored_width_comes_back_as_it_was():
     average = tracked(walk(100), 0.1)
-    found = averages.reconstruct([(100, averages.power_exponent(0.1), {"w": average[-1]})], 100, 0.1)
+    found = power_averages.reconstruct([(100, power_averages.power_exponent(0.1), {"w": average[-1]})], 100, 0.1)
     np.testing.assert_allclose(found["w"], average[-1], rtol=1e-6)
+
+
+def write_info(folder, averages, **ema):
+    info = RunInfo(resolve({"ema": ema}), (1, 1, 1), 0, 1, averages, "made up")
+    write_json(folder / "config.json", info.to_json())
 
 
 def test_any_width_is_read_from_the_checkpoints_of_a_run(tmp_path):
@@ -64,19 +71,18 @@ def test_any_width_is_read_from_the_checkpoints_of_a_run(tmp_path):
         ema = {f"power{i}": {"w": np.full(3, average[step - 1], np.float32)} for i, average in enumerate(stored)}
         store.save(step, ema={"decay0": {"w": np.zeros(3, np.float32)}, **ema}, train={"step": np.int32(step)})
     store.close()
-    config = {"ema": {"power_stds": list(STORED)}}
-    write_facts(tmp_path, {"config": config, "averages": ["decay0", "power0", "power1"]})
+    write_info(tmp_path, ("decay0", "power0", "power1"), power_stds=STORED)
 
-    weights, facts = load_weights(tmp_path, "std=0.08")
-    assert facts["step"] == STEPS
+    weights, info = load_weights(tmp_path, "std=0.08")
+    assert info.step == STEPS
     np.testing.assert_allclose(weights["w"], tracked(values, 0.08)[-1], atol=1e-3)
-    earlier, facts = load_weights(tmp_path / "checkpoints" / "500", "std=0.08")
-    assert facts["step"] == 500
+    earlier, info = load_weights(tmp_path / "checkpoints" / "500", "std=0.08")
+    assert info.step == 500
     np.testing.assert_allclose(earlier["w"], tracked(values, 0.08)[499], atol=5e-3)  # from 5 steps instead of 10
     damaged = tmp_path / "checkpoints" / str(STEPS)
     next(p for p in (damaged / "ema").rglob("*") if p.is_file() and p.stat().st_size).write_bytes(b"damaged")
-    older, facts = load_weights(tmp_path, "std=0.08")
-    assert facts["step"] == STEPS - 100  # the step it is of, not that of the damaged one
+    older, info = load_weights(tmp_path, "std=0.08")
+    assert info.step == STEPS - 100  # the step it is of, not that of the damaged one
     np.testing.assert_allclose(older["w"], tracked(values, 0.08)[STEPS - 101], atol=1e-3)
     for place in (tmp_path, tmp_path / "checkpoints" / "500"):
         with pytest.raises(ValueError, match=r"above 0 and below 0\.288"):
@@ -90,7 +96,7 @@ def test_a_run_without_such_averages_says_how_to_keep_them(tmp_path):
     store = Store(tmp_path / "checkpoints")
     store.save(1, ema={"decay0": {"w": np.zeros(3, np.float32)}}, train={"step": np.int32(1)})
     store.close()
-    write_facts(tmp_path, {"config": {"ema": {"power_stds": []}}, "averages": ["decay0"]})
+    write_info(tmp_path, ("decay0",), power_stds=())
     for place in (tmp_path, tmp_path / "checkpoints" / "1"):
         with pytest.raises(ValueError, match=r"train with config\.ema\.power_stds"):
             load_weights(place, "std=0.1")
@@ -98,4 +104,4 @@ def test_a_run_without_such_averages_says_how_to_keep_them(tmp_path):
 
 def test_nothing_to_reconstruct_from_is_one_line():
     with pytest.raises(ValueError, match=r"set ema\.power_stds"):
-        averages.reconstruct([], 10, 0.1)
+        power_averages.reconstruct([], 10, 0.1)

@@ -6,10 +6,11 @@ least squares to the wanted profile.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
+
+from fmd.types import Params
 
 
 def power_exponent(std: float) -> float:
@@ -33,10 +34,11 @@ def profile_product(n: np.ndarray, gamma: np.ndarray, m: np.ndarray, delta: np.n
     """
     low = np.minimum(n, m)
     log_ratio = gamma * np.log(low / n) + delta * np.log(low / m)
-    return (gamma + 1) * (delta + 1) / (gamma + delta + 1) * np.exp(log_ratio) / np.maximum(n, m)
+    product: np.ndarray = (gamma + 1) * (delta + 1) / (gamma + delta + 1) * np.exp(log_ratio) / np.maximum(n, m)
+    return product
 
 
-def reconstruct(snapshots: Sequence[tuple[int, float, Any]], step: int, std: float) -> Any:
+def reconstruct(snapshots: Sequence[tuple[int, float, Params]], step: int, std: float) -> Params:
     """The power-function average of width `std` at `step`, from stored ones of other widths and steps.
 
     Args:

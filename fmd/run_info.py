@@ -1,0 +1,85 @@
+"""The facts of a run, as JSON beside its weights: enough to sample without its data or its config file.
+
+Format 2 added the method, the noise and the schedule of sampling, and the conditions. Format 1 stays readable: what it
+does not name has the default, which was the only value then.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import fmd
+from fmd.blocks import Plain, as_plain, plain
+from fmd.config import Config, resolve
+
+FILE = "config.json"
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Facts about a run; those of the weights that were loaded or exported come last."""
+
+    config: Config
+    image_shape: tuple[int, int, int]  # height, width, channels
+    num_classes: int  # 0: no labels
+    train_images: int
+    averages: tuple[str, ...]
+    provenance: str
+    class_names: tuple[str, ...] | None = None
+    conditions: Plain | None = None  # by part, its kind and size; None where labels are all there is
+    data_digest: str | None = None
+    fmd_version: str = fmd.__version__
+    step: int | None = None  # training steps that the weights have seen
+    average: str | None = None  # of the weights
+    sampler: Plain | None = None  # of an export: what its portable program holds
+
+    @property
+    def can_be_guided(self) -> bool:
+        """True where the network was trained both with its condition and without."""
+        told = self.num_classes > 0 or bool(self.conditions)
+        return told and self.config.train.label_dropout > 0
+
+    def replace(self, **changes: Any) -> "RunInfo":
+        return replace(self, **changes)
+
+    def to_json(self) -> Plain:
+        """Plain values; what is None of the weights, and what older formats lack, is left out."""
+        values = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "config"}
+        optional = ("conditions", "data_digest", "step", "average", "sampler")
+        kept = {key: value for key, value in values.items() if value is not None or key not in optional}
+        return {"format": FORMAT, **kept, "config": as_plain(self.config)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RunInfo":
+        """From what `to_json` gave, of this format or an older one. ValueError or KeyError for anything else."""
+        known = {f.name for f in fields(cls)}
+        found = {key: value for key, value in values.items() if key in known}
+        for key in ("image_shape", "averages", "class_names"):
+            found[key] = None if found[key] is None else tuple(found[key])
+        return cls(**{**found, "config": resolve(found["config"])})
+
+
+def read_run_info(folder: str | Path) -> RunInfo:
+    """The info of the run or export in a folder.
+
+    Raises ValueError when the file is missing, unreadable, or of a newer format.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no fmd model: there is no {FILE} in it; give a workdir or an exported folder")
+    try:
+        values = json.loads(path.read_text())
+        version = values["format"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged or was not written by fmd; restore it from a copy") from None
+    if version not in range(1, FORMAT + 1):
+        raise ValueError(f"{path} has format {version}; this fmd reads 1 to {FORMAT}: install a version that fits")
+    try:
+        return RunInfo.from_json(values)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__} at {error}; restore it from a copy") from None
+    except ValueError as error:  # of a config that no fmd would write
+        raise ValueError(f"{path} is damaged, or of another fmd: {error}") from None
