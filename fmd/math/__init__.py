@@ -16,6 +16,10 @@ and each file says what happens there.
 Guidance. Weight w = 1 is conditional, w = 0 unconditional: v = v_null + w (v_cond - v_null). The "guidance scale" s of
 some papers is w - 1.
 
+Conditions. y, what a network is told beside x and t, is int32 labels [B], or a dictionary of named parts [B, ...].
+
+Order of arguments. A network is predict(x, t, y), a field is field(t, x, args=None) -> dx/dt for a batch x [B, ...].
+
 Dtypes. Functions follow their input: float32 in, float32 out; float64 under jax_enable_x64; bfloat16 arrays keep their
 dtype while coefficients are computed in float32. No function relies on implicit dtype promotion or rank promotion.
 
@@ -24,25 +28,30 @@ result does not depend on the number of devices.
 
 The files, in the order in which a computation uses them:
 
+    pixels        between uint8 and [-1, 1]; dequantisation and bits per dimension
     schedules     alpha, sigma, their derivatives, log_snr and its inverse, by name or from two functions
-    paths         x_t and its velocity; the twelve conversions; sampling along another schedule than in training
-    times         training times (stratified over the global batch, shifted, clipped) and sampling grids
+    paths         x_t and its velocity; the twelve conversions
+    times         training times: stratified over the global batch, shifted, clipped
     couplings     which noise goes with which image of a batch
-    guidance      rules that combine two predictions; the guided field with one network call
-    odes          a network's prediction as a field dx/dt, and the stochastic equation around it
+    guidance      rules that combine two predictions, with a memory of earlier steps where they need one
+    fields        a network's prediction as a field: guided in one network call, along another schedule, with noise
+    grids         where the steps of a solver end
     simulators    solving a field from noise to data or back, on fixed grids or with step control per example
-    likelihood    log-density by the change of variables, bits per dimension
-    few_step      training targets for networks that take long steps: MeanFlow, shortcut models, reflow
+    solvers       the numerical methods behind it, and what they cost
+    likelihood    log-density by the change of variables
+    few_step      training targets for networks that take long steps: MeanFlow, alpha-Flow, shortcut models, reflow
+    broadcasting  times and weights shaped for arrays
 
-A field is always field(t, x, args=None) -> dx/dt for a batch x [B, ...]. Wrong values raise ValueError where they
-enter, in one line that names the value and the rule. Training targets and a guided sampler, in full:
+Schedules, times, couplings, guidance rules and grids are chosen by `get(name, **parameters)`, and each of these files
+has `register(name)`, a decorator under which a function of your own becomes one more. Wrong values raise ValueError
+where they enter, in one line that names the value and the rule. Training targets and a guided sampler, in full:
 
-    from fmd.math import guidance, paths, schedules, simulators, times
+    from fmd.math import fields, guidance, paths, schedules, simulators, times
 
     schedule = schedules.get("linear")
     t = times.get("logit_normal", mean=0.0, std=1.0, stratified=True)(key, (batch,))
     x_t, target = paths.interpolate(schedule, x0, x1, t), paths.velocity(schedule, x0, x1, t)
     rule = guidance.get("cfg", weight=3.0, interval=(0.2, 0.9))
-    field = guidance.guided_field(predict, null_label, rule)
+    field = fields.guided_field(predict, null_label, rule)
     images = simulators.solve_ode(field, noise, args=labels, solver="heun", steps=50).x
 """

@@ -1,21 +1,25 @@
-"""Times enter every formula of this room as a scalar or one per example; this file checks and shapes them once.
+"""Times and weights beside arrays: scalars or one per example, never below float32.
 
-A time is never below float32: bfloat16 has 129 distinct values in [0.5, 1]. A Python float keeps its weak type, so it
+bfloat16 has 129 distinct values in [0.5, 1], too few for a time. A Python float keeps its weak type, so it
 takes the precision of the array that it meets and promotes nothing. Integers (0 and 1 are times) become floats.
 """
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num, Real
+from jaxtyping import Array, Float, Num
 
-Number = float | int
-"""A Python number: a parameter fixed when the function is built."""
+from fmd.registry import Between
+from fmd.types import Images, Number, Scalars
 
-Scalars = Real[Array, "..."] | Real[np.ndarray, "..."] | np.floating | np.integer | float | int
-"""A real number or an array of them: times, log signal-to-noise ratios, weights."""
+Positive = Annotated[Number, Between(0.0, math.inf, open_low=True, open_high=True)]
+"""A positive, finite parameter."""
+
+finfo: Callable[[object], jnp.finfo] = jnp.finfo  # typed
 
 
 def as_float(value: Scalars, what: str = "t") -> Float[Array, "..."]:
@@ -31,9 +35,9 @@ def as_float(value: Scalars, what: str = "t") -> Float[Array, "..."]:
 
 
 def expand_left(t: Scalars, x: Num[Array, "..."]) -> Float[Array, "..."]:
-    """`t` (scalar or [B]) shaped to broadcast against `x` [B, ...]: a scalar stays one, [B] becomes [B, 1, ..., 1].
+    """`t` shaped to broadcast against `x` [B, ...].
 
-    Raises ValueError for every other shape of `t`.
+    A scalar stays one, [B] becomes [B, 1, ..., 1]. Raises ValueError for every other shape of `t`.
     """
     t = as_float(t)
     if t.ndim == 0:
@@ -46,20 +50,27 @@ def expand_left(t: Scalars, x: Num[Array, "..."]) -> Float[Array, "..."]:
     return t.reshape(t.shape + (1,) * (x.ndim - 1))
 
 
-def concrete(value: Any) -> bool:
-    """Whether a value is known now, so that it can be checked; inside jit an argument is not."""
+def times_of_rows(t: Scalars, x: Images) -> Float[Array, " B"]:
+    """`t` as one float32 (beside float64 x, float64) per example of x [B, ...]."""
+    rows = expand_left(t, x).astype(compute_dtype(x.dtype)).reshape(-1)
+    return jnp.broadcast_to(rows, x.shape[:1])
+
+
+def concrete(value: object) -> bool:
+    """True for a value that is known now and can be checked; inside jit an argument is not."""
     return not isinstance(value, jax.core.Tracer)
 
 
 def compute_dtype(*dtypes: np.dtype) -> np.dtype:
-    """The dtype to compute in: the widest of these, and float32 at least."""
+    """The widest of these dtypes, and float32 at least."""
     return np.result_type(np.float32, *dtypes)
 
 
 def weighted_sum(dtype: np.dtype, *terms: tuple[Float[Array, "..."], Float[Array, "..."]]) -> Float[Array, "..."]:
-    """Sum of coefficient (scalar or [B]) times array ([B, ...]), computed in float32 or wider, returned as `dtype`.
+    """Sum of coefficients (scalar or [B]) times arrays [B, ...], as `dtype`.
 
-    The explicit casts keep bfloat16 arrays and float32 coefficients legal under strict dtype promotion.
+    It is computed in float32 or wider. The explicit casts keep bfloat16 arrays and float32 coefficients legal under
+    strict dtype promotion.
     """
     compute = compute_dtype(dtype)
     products = [expand_left(c, x).astype(compute) * x.astype(compute) for c, x in terms]

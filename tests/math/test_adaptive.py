@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from solving import solve
+
+from tests.helpers.solving import solve
 
 
 def test_evaluations_with_jumps_and_rejected_steps():

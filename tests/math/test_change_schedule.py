@@ -5,14 +5,14 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
-from fmd.math import paths, schedules
+from fmd.math import fields, schedules
+from tests.helpers import oracles
 
 ALL = {
     name: schedules.get(name) for name in ("linear", "cosine", "polynomial", "linear_vp", "sqrt_beta", "vp", "ve")
-} | {"custom": schedules.Schedule(lambda t: t, lambda t: (1.0 - t) ** 2)}
+} | {"custom": schedules.from_functions(lambda t: t, lambda t: (1.0 - t) ** 2)}
 
 
 TIMES = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -23,7 +23,7 @@ def compare(old, new, dtype):
     """The changed and the exact velocity at TIMES."""
     mixture, t = oracles.golden_mixture(), jnp.asarray(TIMES, dtype)
     x = new.prior_std * jax.random.normal(jax.random.key(0), (len(TIMES), 2), dtype)
-    changed = paths.change_schedule(mixture.field(old), old, new)
+    changed = fields.change_schedule(mixture.field(old), old, new)
     found, expected = jax.jit(lambda t, x: (changed(t, x), mixture.velocity(new, t, x)))(t, x)
     assert found.dtype == dtype
     return np.asarray(found), np.asarray(expected)
@@ -58,12 +58,12 @@ def test_a_field_that_is_silent_at_its_start_is_asked_a_little_later(x64):
 
 def test_the_same_schedule_leaves_the_field_alone():
     field = oracles.golden_mixture().field(ALL["vp"])
-    assert paths.change_schedule(field, schedules.get("vp"), schedules.get("vp")) is field
+    assert fields.change_schedule(field, schedules.get("vp"), schedules.get("vp")) is field
 
 
 def test_arguments_and_a_python_time_pass_through():
     def field(t, x, args=None):
         return x * args
 
-    changed = paths.change_schedule(field, ALL["linear"], ALL["cosine"])
+    changed = fields.change_schedule(field, ALL["linear"], ALL["cosine"])
     assert changed(0.5, jnp.ones((2, 3)), jnp.float32(2.0)).dtype == jnp.float32

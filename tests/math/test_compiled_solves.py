@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from solving import gaussian_field
 
 from fmd.math.simulators import solve_ode
+from tests.helpers.solving import gaussian_field
 
 
 @pytest.mark.parametrize("solver", ["heun", "tsit5"])

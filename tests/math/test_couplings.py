@@ -129,10 +129,10 @@ def test_bfloat16_noise_comes_back_as_bfloat16_and_a_batch_of_one_is_left(name):
     ("name", "params", "says"),
     [
         ("ot", {}, "unknown coupling 'ot'; known: independent, optimal_transport, sinkhorn"),
-        ("sinkhorn", {"reg": 1}, "takes: epsilon, iterations"),
-        ("sinkhorn", {"epsilon": 0.0}, "epsilon is 0.0"),
-        ("sinkhorn", {"iterations": 0}, "iterations is 0"),
-        ("sinkhorn", {"iterations": 2.5}, "iterations is 2.5; it must be an integer"),
+        ("sinkhorn", {"reg": 1}, "it takes: epsilon, iterations"),
+        ("sinkhorn", {"epsilon": 0.0}, "epsilon = 0.0; it must be above 0"),
+        ("sinkhorn", {"iterations": 0}, "iterations = 0; it must be 1 or more"),
+        ("sinkhorn", {"iterations": 2.5}, "iterations = 2.5; it must be a whole number"),
     ],
 )
 def test_wrong_names_and_values(name, params, says):
@@ -146,3 +146,15 @@ def test_shapes_that_do_not_belong_together():
         couplings.get("independent")(KEY, x0, x1[..., 0])
     with pytest.raises(ValueError, match="labels"):
         couplings.get("independent")(KEY, x0, x1, LABELS[:4])
+
+
+@pytest.mark.parametrize("name", ["optimal_transport", "sinkhorn"])
+def test_in_a_tree_integer_parts_count_as_labels(name):
+    x0, x1 = batch()
+    pair, other = couplings.get(name), jnp.asarray([0, 0, 0, 0, 1, 1, 1, 1])
+    joint = LABELS * 2 + other
+    by_label, _, _ = pair(KEY, x0, x1, joint)
+    tree = {"label": LABELS, "other": other, "style": jnp.ones((8, 3)), "image": jnp.zeros((8, 2, 2, 1), jnp.int32)}
+    by_tree, _, told = pair(KEY, x0, x1, tree)
+    np.testing.assert_array_equal(by_tree, by_label)
+    assert told is tree

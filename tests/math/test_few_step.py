@@ -1,12 +1,12 @@
-"""MeanFlow, shortcut and reflow identities on the exact flow map of a Gaussian, where U is known in closed form."""
+"""MeanFlow, shortcut and reflow identities on the exact flow map of a Gaussian, on two paths."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
 from fmd.math import few_step, schedules
+from tests.helpers import oracles
 
 SCHEDULES = ["linear", "cosine"]
 
@@ -92,14 +92,6 @@ def test_jump_is_the_flow_map_and_a_semigroup(name):
     start = jnp.zeros(3)
     one_step = few_step.jump(average, x, start, jnp.ones(3))
     np.testing.assert_allclose(one_step, oracles.gaussian_flow(data, schedule, 0.0, 1.0, x), atol=1e-12)
-
-
-def test_guided_velocity():
-    """w v + k U_cond + (1 - w - k) U_null; its fixed point has the weight w / (1 - k)."""
-    v, null = jnp.array([[1.0]]), jnp.array([[3.0]])
-    w, k = 1.5, 0.5
-    fixed_point = null + w / (1 - k) * (v - null)
-    np.testing.assert_allclose(few_step.guided_velocity(v, fixed_point, null, w, k), fixed_point, rtol=1e-6)
 
 
 def test_adaptive_weight():

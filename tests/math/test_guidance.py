@@ -1,4 +1,4 @@
-"""Guidance rules against their closed forms, and the guided fields' network calls counted."""
+"""Guidance rules against their closed forms."""
 
 import math
 from functools import partial
@@ -7,11 +7,11 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
 
 from fmd.math import guidance, paths, schedules
+from tests.helpers import oracles
 
 LINEAR, COSINE = schedules.get("linear"), schedules.get("cosine")
 SHAPE = (4, 3, 3, 2)
@@ -39,7 +39,7 @@ def inner(first, second):
 
 
 def test_cfg_is_the_line_through_both_predictions(x64):
-    """Seed bugs B05 and B08: one convention of the weight, 1 conditional and 0 unconditional; not s = w - 1 as well."""
+    """One convention of the weight, 1 conditional and 0 unconditional; not s = w - 1 as well."""
     v_null, v_cond, x = predictions()
     for weight in (-1.0, 0.0, 4.0):
         v = guidance.get("cfg", weight=weight)(v_null, v_cond, x, 0.3)
@@ -169,47 +169,16 @@ def test_cfg_zero_star_stands_still_at_first():
     assert guidance.get("cfg_zero_star", weight=2.0, zero_until=0.0).jump_times == ()
 
 
-def apg_in_data_space(v_null, v_cond, x, t, schedule, weight, eta, rho, previous=None, momentum=0.0):
-    """The paper's steps, literally."""
-    as_data = partial(paths.convert, schedule, x, t, source="velocity", target="data")
-    data = as_data(v_cond)
-    d = data - as_data(v_null)
-    d = d if previous is None else d + momentum * previous
-    average = d
-    shape = (-1, 1, 1, 1)
-    d = d * np.minimum(1.0, rho / norm(d)).reshape(shape)
-    along = (inner(d, data) / inner(data, data)).reshape(shape) * data
-    guided = data + (weight - 1.0) * (d - along + eta * along)
-    return paths.convert(schedule, x, t, guided, source="data", target="velocity"), average
-
-
-@pytest.mark.parametrize(("eta", "rho"), [(0.0, math.inf), (0.3, 0.5), (1.0, 2.0)])
-def test_apg_is_the_papers_rule_in_data_space(eta, rho, x64):
-    v_null, v_cond, x = predictions()
-    t = jnp.asarray([0.1, 0.4, 0.7, 0.9])
-    combine = guidance.get("apg", weight=3.0, eta=eta, norm_threshold=rho, schedule=COSINE)
-    expected, _ = apg_in_data_space(v_null, v_cond, x, t, COSINE, 3.0, eta, rho)
-    np.testing.assert_allclose(combine(v_null, v_cond, x, t), expected, rtol=1e-9, atol=1e-9)
-
-
-def test_apg_without_projection_and_limit_is_cfg_even_at_the_end():
-    v_null, v_cond, x = predictions()
-    combine = guidance.get("apg", weight=3.0, eta=1.0, schedule=LINEAR)
-    for t in (0.0, 1.0):
-        expected = guidance.get("cfg", weight=3.0)(v_null, v_cond, x, t)
-        np.testing.assert_allclose(combine(v_null, v_cond, x, t), expected, rtol=1e-6)
-
-
-def test_apg_with_momentum_carries_its_average(x64):
-    v_null, v_cond, x = predictions()
-    step = partial(guidance.apg_momentum_step, schedule=COSINE, weight=3.0, eta=0.2, norm_threshold=0.8)
-    first, average = step(jnp.zeros(SHAPE), v_null, v_cond, x, 0.4, momentum=-0.5)
-    plain = guidance.get("apg", weight=3.0, eta=0.2, norm_threshold=0.8, schedule=COSINE)
-    np.testing.assert_allclose(first, plain(v_null, v_cond, x, 0.4), rtol=1e-9, atol=1e-9)
-    second, after = step(average, v_cond, v_null, x, 0.5, momentum=-0.5)
-    expected = apg_in_data_space(v_cond, v_null, x, 0.5, COSINE, 3.0, 0.2, 0.8, average, -0.5)
-    np.testing.assert_allclose(second, expected[0], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(after, expected[1], rtol=1e-9, atol=1e-9)
+def test_rules_compute_in_float32_for_bfloat16_predictions():
+    """A norm over 784 pixels in bfloat16 would be off by percents."""
+    v_null, v_cond, x = (jax.random.normal(key, (2, 28, 28, 1)) for key in jax.random.split(jax.random.key(0), 3))
+    v_null, v_cond = v_null.astype(jnp.bfloat16), v_cond.astype(jnp.bfloat16)
+    for name, params in RULES:
+        combine = guidance.get(name, weight=3.0, **params)
+        v = combine(v_null, v_cond, x, 0.5)
+        assert v.dtype == jnp.bfloat16
+        wide = combine(v_null.astype(jnp.float32), v_cond.astype(jnp.float32), x, 0.5)
+        np.testing.assert_array_equal(v, wide.astype(jnp.bfloat16))
 
 
 def test_rescale_brings_back_the_deviation_of_the_conditional_prediction(x64):
@@ -223,6 +192,26 @@ def test_rescale_brings_back_the_deviation_of_the_conditional_prediction(x64):
     np.testing.assert_allclose(half, 0.5 * (full + base), rtol=1e-12)
 
 
+def test_rescale_carries_the_memory_of_its_base():
+    v_null, v_cond, x = predictions()
+    base = guidance.get("apg", weight=3.0, momentum=-0.5)
+    combine = guidance.get("rescale", phi=0.0, base="apg", weight=3.0, momentum=-0.5)
+    memory = base.init(x) + 0.3
+    for mine, reference in zip(*(rule.step(memory, v_null, v_cond, x, 0.4) for rule in (combine, base)), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-6)
+
+
+def test_the_schedule_is_handed_to_the_rules_that_take_one():
+    options = {"weight": 3.0, "norm_threshold": 0.5}
+    guidance.get("cfg_zero_star", schedule=COSINE)
+    stated = guidance.get("apg", **options, schedule=COSINE)(*predictions(), 0.4)
+    for params in ({"schedule": "cosine"}, {"schedule": {"name": "cosine"}}):
+        np.testing.assert_array_equal(guidance.get("apg", **options, **params)(*predictions(), 0.4), stated)
+    rescaled = guidance.get("rescale", phi=0.0, base="apg", **options, schedule=COSINE)(*predictions(), 0.4)
+    np.testing.assert_allclose(rescaled, stated, rtol=1e-6)
+    guidance.get("rescale", base="cfg_zero_star", schedule=COSINE)
+
+
 def test_rescale_keeps_what_its_base_needs():
     combine = guidance.get("rescale", weight=2.0, interval=(0.2, 0.8))
     assert combine.jump_times == (0.2, 0.8)
@@ -230,77 +219,11 @@ def test_rescale_keeps_what_its_base_needs():
     assert not guidance.get("rescale", phi=0.0, weight=0.0).needs_cond
 
 
-NULL = 10
-LABELS = jnp.asarray([3, 1, 4, 1], jnp.int32)
-
-
-def counted_network():
-    """predict(x, t, y) = x t (y + 1), and the list of batch sizes it was called with."""
-    rows = []
-
-    def predict(x, t, y):
-        assert x.shape[0] == t.shape[0] == y.shape[0]
-        assert t.dtype == jnp.float32
-        rows.append(x.shape[0])
-        return x * (t * (y + 1).astype(x.dtype))[:, None, None, None]
-
-    return predict, rows
-
-
-@pytest.mark.parametrize(("weight", "rows"), [(2.0, 8), (1.0, 4), (0.0, 4), (1, 4), (np.float32(1), 4)])
-@pytest.mark.parametrize("t", [0.5, np.full(4, 0.5, np.float32)], ids=["scalar", "per example"])
-def test_guided_field_is_one_call_of_the_network(weight, rows, t):
-    predict, calls = counted_network()
-    _, _, x = predictions()
-    combine = guidance.get("cfg", weight=weight)
-    v = guidance.guided_field(predict, NULL, combine)(t, x, LABELS)
-    assert calls == [rows]
-    assert combine.evaluations == rows // 4
-    factor = 0.5 * ((NULL + 1) + float(weight) * (np.asarray(LABELS) - NULL))
-    np.testing.assert_allclose(v, x * factor[:, None, None, None].astype(np.float32), rtol=1e-5)
-
-
-def test_a_weight_of_zero_inside_an_interval_still_needs_both():
-    assert guidance.get("cfg", weight=0.0, interval=(0.2, 0.5)).evaluations == 2
-
-
-def test_guided_field_is_jitted_once_for_all_weights():
-    predict, calls = counted_network()
-    _, _, x = predictions()
-
-    @jax.jit
-    def guided(weight, t, x, y):
-        return guidance.guided_field(predict, NULL, guidance.get("cfg", weight=weight))(t, x, y)
-
-    for weight in (0.0, 1.0, 3.0):
-        guided(weight, 0.5, x, LABELS)
-    assert calls == [8]
-
-
-def test_guided_field_needs_labels():
-    predict, _ = counted_network()
-    field = guidance.guided_field(predict, NULL, guidance.get("cfg", weight=2.0))
-    with pytest.raises(ValueError, match="labels"):
-        field(0.5, predictions()[2])
-
-
-@pytest.mark.parametrize(("weight", "calls"), [(2.0, (1, 1)), (1.0, (1, 0)), (0.0, (0, 1))])
-def test_autoguidance_extrapolates_from_the_weak_model(weight, calls):
-    strong, strong_rows = counted_network()
-    weak, weak_rows = counted_network()
-    _, _, x = predictions()
-    field = guidance.autoguided_field(strong, lambda x, t, y: 0.5 * weak(x, t, y), guidance.get("cfg", weight=weight))
-    v = field(0.5, x, LABELS)
-    assert (len(strong_rows), len(weak_rows)) == calls
-    factor = 0.5 * (np.asarray(LABELS) + 1) * (0.5 + 0.5 * weight)
-    np.testing.assert_allclose(v, x * factor[:, None, None, None].astype(np.float32), rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("name", "params", "says"),
     [
-        ("cfgg", {}, "unknown guidance 'cfgg'; known: apg, cfg, cfg_zero_star, rescale"),
-        ("cfg", {"scale": 2.0}, "takes: weight, interval"),
+        ("cfgg", {}, "unknown guidance 'cfgg'; did you mean 'cfg'.*known: apg, cfg, cfg_zero_star, rescale"),
+        ("cfg", {"scale": 2.0}, "did you mean|it takes: weight, interval"),
         ("cfg", {"weight": math.nan}, "weight is nan"),
         ("cfg", {"weight": np.asarray([1.0, math.nan])}, "must be finite"),
         ("cfg", {"weight": jnp.asarray([1.0, math.nan])}, "must be finite"),
@@ -309,16 +232,22 @@ def test_autoguidance_extrapolates_from_the_weak_model(weight, calls):
         ("cfg", {"interval": (0.3, math.nan)}, "below the second"),
         ("cfg", {"interval": (-0.5, 0.3)}, r"lie in \[0, 1\]"),
         ("cfg", {"interval": (-3, 3), "interval_in": "log_snr"}, "needs the schedule"),
-        ("cfg", {"interval": (0.1, 0.3), "interval_in": "sigma"}, "'t' or 'log_snr'"),
-        ("cfg", {"interval": (0.2,)}, r"interval is \(0.2,\); it must be \(a number, a number\) or None"),
-        ("cfg", {"weight": "3"}, "weight is '3'; it must be an array of floats or a number"),
-        ("cfg", {"schedule": "linear"}, "schedule is 'linear'; it must be Schedule or None"),
-        ("cfg_zero_star", {"zero_until": "a"}, "zero_until is 'a'; it must be a number"),
-        ("cfg_zero_star", {"zero_until": 1.0}, "zero_until is 1.0"),
-        ("apg", {"schedule": LINEAR, "norm_threshold": 0.0}, "norm_threshold is 0.0"),
-        ("apg", {"schedule": LINEAR, "eta": math.nan}, "eta is nan"),
-        ("rescale", {"phi": 1.5}, "phi is 1.5"),
+        (
+            "cfg",
+            {"interval": (0.1, 0.3), "interval_in": "sigma"},
+            "interval_in = 'sigma'; it must be one of t, log_snr",
+        ),
+        ("cfg", {"interval": (0.2,)}, r"interval = \(0.2,\); it must be \(a number, a number\) or None"),
+        ("cfg", {"weight": "3"}, "weight = '3'; it must be an array or a number"),
+        ("cfg", {"schedule": "linea"}, "unknown schedule 'linea'"),
+        ("cfg_zero_star", {"zero_until": "a"}, "zero_until = 'a'; it must be"),
+        ("cfg_zero_star", {"zero_until": 1.0}, "zero_until = 1.0"),
+        ("apg", {"schedule": LINEAR, "norm_threshold": 0.0}, "norm_threshold = 0.0; it must be above 0"),
+        ("apg", {"schedule": LINEAR, "eta": math.nan}, "eta = nan"),
+        ("rescale", {"phi": 1.5}, r"phi = 1.5; it must be in \[0, 1\]"),
         ("rescale", {"base": "none"}, "unknown guidance 'none'"),
+        ("rescale", {"base": "cfg", "eta": 1.0}, "guidance 'cfg' has no parameter 'eta'"),
+        ("apg", {"momentum": 1.0}, r"momentum = 1.0; it must be in \(-1, 1\) or None"),
     ],
 )
 def test_wrong_values_are_one_clear_line(name, params, says):
@@ -328,21 +257,19 @@ def test_wrong_values_are_one_clear_line(name, params, says):
 
 
 @every_rule
-def test_times_of_the_wrong_shape_are_refused_by_rules_that_do_not_read_them_too(name, params):
+def test_times_of_the_wrong_shape_are_refused_by_every_rule(name, params):
     with pytest.raises(ValueError, match="one value per example"):
         guidance.get(name, weight=2.0, **params)(*predictions(), jnp.zeros(3))
+
+
+def test_a_weight_of_zero_inside_an_interval_still_needs_both():
+    assert guidance.get("cfg", weight=0.0, interval=(0.2, 0.5)).evaluations == 2
 
 
 def test_integer_weights_one_per_example(x64):
     v_null, v_cond, x = predictions()
     v = guidance.get("cfg", weight=jnp.arange(4))(v_null, v_cond, x, 0)
     np.testing.assert_allclose(v, v_null + np.arange(4.0).reshape(4, 1, 1, 1) * (v_cond - v_null), atol=1e-13)
-
-
-def test_apg_without_a_schedule_is_that_of_the_linear_path():
-    options = {"weight": 3.0, "norm_threshold": 0.5}
-    stated = guidance.get("apg", **options, schedule=LINEAR)(*predictions(), 0.4)
-    np.testing.assert_array_equal(guidance.get("apg", **options)(*predictions(), 0.4), stated)
 
 
 def test_a_weight_of_the_wrong_shape_is_refused():

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
 from fmd.math import schedules
+from tests.helpers import oracles
 
 GOLDEN = [  # schedule, t, log p_t, score, velocity, E[x1 | x] at x = (0.3, -0.7)
     ("linear", 0.3, -2.08088044, (-0.561017276, 1.05031718), (-0.309040311, 0.117406747), (0.0836717826, -0.617815277)),

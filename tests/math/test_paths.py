@@ -7,11 +7,11 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
 
 from fmd.math import paths, schedules
+from tests.helpers import oracles
 
 ALL = {
     "linear": schedules.get("linear"),
@@ -22,7 +22,7 @@ ALL = {
     "sqrt_beta": schedules.get("sqrt_beta"),
     "vp": schedules.get("vp"),
     "ve": schedules.get("ve"),
-    "custom": schedules.Schedule(lambda t: t * (2.0 - t), lambda t: 1.0 - t),
+    "custom": schedules.from_functions(lambda t: t * (2.0 - t), lambda t: 1.0 - t),
 }
 every_schedule = pytest.mark.parametrize("schedule", ALL.values(), ids=ALL)
 TIMES = (0.0, 0.05, 0.3, 0.618, 0.9, 1.0)

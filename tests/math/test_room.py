@@ -30,13 +30,10 @@ def test_the_example_on_the_page_runs():
 
 
 def test_importing_the_room_starts_no_backend_and_loads_nothing_heavy():
-    """A platform that does not exist would fail as soon as a backend started.
-
-    Seed bug B01: its simulators lacked their own imports, so the module could not be imported at all.
-    """
+    """A platform that does not exist would fail as soon as a backend started."""
     code = """
         import sys
-        import fmd.math.couplings, fmd.math.guidance, fmd.math.paths, fmd.math.schedules, fmd.math.times
+        import fmd.math.couplings, fmd.math.few_step, fmd.math.fields, fmd.math.likelihood, fmd.math.times
         heavy = {"tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "grain", "flax"} & set(sys.modules)
         assert not heavy, heavy
     """

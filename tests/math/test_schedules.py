@@ -170,7 +170,7 @@ def test_no_nan_and_more_signal_later(schedule, t):
 
 def test_a_users_functions_make_the_same_schedule(x64):
     half = math.pi / 2
-    own = schedules.Schedule(lambda t: jnp.sin(half * t), lambda t: jnp.sin(half * (1 - t)))
+    own = schedules.from_functions(lambda t: jnp.sin(half * t), lambda t: jnp.sin(half * (1 - t)))
     cosine = schedules.get("cosine")
     t = jnp.asarray(INSIDE)
     for value, reference in zip(at(own, t), cosine.at(t), strict=True):
@@ -182,7 +182,7 @@ def test_a_users_functions_make_the_same_schedule(x64):
 
 
 def test_a_users_constant_function_and_its_inverse_in_float32():
-    own = schedules.Schedule(lambda t: 1.0, lambda t: 3.0 * 0.1**t, name="mine")
+    own = schedules.from_functions(lambda t: 1.0, lambda t: 3.0 * 0.1**t, name="mine")
     t = jnp.asarray(INSIDE, jnp.float32)
     np.testing.assert_allclose(own.d_alpha(t), np.zeros(len(INSIDE)))
     np.testing.assert_allclose(inverse(own, at(own, t).log_snr), t, atol=1e-6)
@@ -191,22 +191,22 @@ def test_a_users_constant_function_and_its_inverse_in_float32():
 
 def test_a_schedule_from_data_to_noise_is_refused():
     with pytest.raises(ValueError, match="t = 1 is data"):
-        schedules.Schedule(lambda t: 1 - t, lambda t: t)
+        schedules.from_functions(lambda t: 1 - t, lambda t: t)
 
 
 @pytest.mark.parametrize(
     ("name", "params", "says"),
     [
-        ("lineer", {}, "unknown schedule 'lineer'; known: cosine, linear"),
+        ("lineer", {}, "unknown schedule 'lineer'; did you mean 'linear'\\? known: cosine, linear"),
         ("linear", {"sigma": 0.1}, "takes: sigma_min"),
-        ("linear", {"sigma_min": 1.0}, "sigma_min is 1.0"),
-        ("linear", {"sigma_min": "abc"}, "sigma_min is 'abc'; it must be a number"),
-        ("linear", {"sigma_min": True}, "sigma_min is True; it must be a number"),
-        ("polynomial", {"n": 0.0}, "n is 0.0"),
-        ("polynomial", {"n": math.nan}, "n is nan"),
+        ("linear", {"sigma_min": 1.0}, r"sigma_min = 1.0; it must be in \[0, 1\)"),
+        ("linear", {"sigma_min": "abc"}, "sigma_min = 'abc'; it must be a number"),
+        ("linear", {"sigma_min": True}, "sigma_min = True; it must be a number"),
+        ("polynomial", {"n": 0.0}, "n = 0.0; it must be above 0"),
+        ("polynomial", {"n": math.nan}, "n = nan"),
         ("vp", {"beta_min": 2.0, "beta_max": 1.0}, "beta_min <= beta_max"),
         ("ve", {"sigma_max": 0.1, "sigma_min": 0.1}, "sigma_min < sigma_max"),
-        ("ve", {"sigma_max": 0.001}, "sigma_max is 0.001"),
+        ("ve", {"sigma_max": 0.001}, "sigma_max = 0.001"),
     ],
 )
 def test_wrong_names_and_values_are_one_clear_line(name, params, says):

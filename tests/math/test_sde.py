@@ -5,11 +5,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
-from fmd.math import odes, schedules
+from fmd.math import fields, schedules
 from fmd.math.simulators import solve_ode, solve_sde
+from tests.helpers import oracles
 
 STD = 0.5
 LINEAR = schedules.get("linear")
@@ -54,7 +54,7 @@ def recursion(noise, scale, steps, solver):
     return variance, covariance
 
 
-@pytest.mark.parametrize("noise", odes.NOISES)
+@pytest.mark.parametrize("noise", fields.NOISES)
 @pytest.mark.parametrize("solver", ["euler_maruyama", "heun"])
 def test_marginal_of_the_discrete_scheme(noise, solver):
     """1e5 samples: variance, covariance with the start, and kurtosis 3 (doubled noise would give 9)."""
@@ -78,8 +78,8 @@ def test_marginal_tends_to_the_data(noise):
         assert abs(covariance) < 1e-3
 
 
-@pytest.mark.parametrize("name", list(schedules.SCHEDULES))
-@pytest.mark.parametrize("noise", odes.NOISES)
+@pytest.mark.parametrize("name", schedules.SCHEDULES.names())
+@pytest.mark.parametrize("noise", fields.NOISES)
 @pytest.mark.usefixtures("x64")
 def test_added_drift_is_half_g_squared_times_the_score(name, noise):
     """On every schedule, and with it 2 B S + g^2 = dS/dt: the noisy flow keeps the marginals."""
@@ -88,7 +88,7 @@ def test_added_drift_is_half_g_squared_times_the_score(name, noise):
     x = jnp.array([[0.3, 0.2], [-1.0, 0.5]])
     knots = jnp.linspace(0.0, 1.0, 101)
     for t in (0.2, 0.7):
-        drift, g = odes.with_noise(data.field(schedule), schedule, noise, 0.8, knots, jnp.asarray(t), x, None)
+        drift, g = fields.stochastic(data.field(schedule), schedule, noise, 0.8, knots, jnp.asarray(t), x, None)
         added = float(g) ** 2 / 2 * data.score(schedule, t, x)
         np.testing.assert_allclose(drift - data.velocity(schedule, t, x), added, rtol=1e-8, atol=1e-8)
         c = schedule.at(t)

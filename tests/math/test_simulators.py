@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import gaussian, gaussian_flow
-from solving import gaussian_field, solve
 
 from fmd.math import schedules
 from fmd.math.schedules import SCHEDULES
 from fmd.math.simulators import solve_ode
 from fmd.math.solvers import ADAPTIVE, FIXED, STAGES
+from tests.helpers.oracles import gaussian, gaussian_flow
+from tests.helpers.solving import gaussian_field, solve
 
 pytestmark = pytest.mark.usefixtures("full_compilation")
 
@@ -80,10 +80,7 @@ def test_evaluations_are_true_and_inside_the_interval(solver):
 
 
 def test_euler_stops_before_the_end():
-    """Seed bug B04: a loop over linspace(0, 1, N) must not take N steps.
-
-    It evaluated at t = 1 and integrated on to N / (N - 1): std .49755 where Euler gives .49265.
-    """
+    """A loop over linspace(0, 1, N) must not take N steps, to N / (N - 1): std .49755 where Euler gives .49265."""
     seen = []
 
     def field(t, x, args):
@@ -179,7 +176,7 @@ def test_field_singular_at_the_end(solver):
     np.testing.assert_allclose(solution.x, 0.5, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", SCHEDULES.names())
 def test_no_schedule_needs_help_at_its_ends(name):
     """Heun as it comes, over the exact field of a Gaussian, arrives where the flow map says."""
     schedule, data = schedules.get(name), gaussian([0.3, -0.2], [[0.5, 0.2], [0.2, 0.3]])

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from solving import solve
 
-from fmd.math import guidance, odes, paths, schedules
+from fmd.math import fields, guidance, paths, schedules
+from tests.helpers import oracles
+from tests.helpers.solving import solve
 
 DATA = [[0.5, 0.2], [0.2, 0.3]]
 
@@ -23,7 +23,7 @@ def exact_prediction(data, schedule, prediction):
 def test_every_prediction_is_the_same_field(name, prediction):
     schedule = schedules.get(name)
     data = oracles.gaussian(jnp.array([1.0, -0.5]), jnp.array(DATA))
-    field = odes.from_model(exact_prediction(data, schedule, prediction), schedule, prediction)
+    field = fields.from_model(exact_prediction(data, schedule, prediction), schedule, prediction)
     x = jnp.array([[0.3, 0.2], [-1.0, 0.5]])
     for t in (0.05, 0.5, jnp.array([0.2, 0.9])):
         np.testing.assert_allclose(field(t, x), data.velocity(schedule, t, x), atol=1e-9)
@@ -43,7 +43,7 @@ def gaussian_prediction(prediction, std=0.5):
 @pytest.mark.parametrize("prediction", ["data", "noise", "score"])
 def test_singular_ends_do_not_reach_the_sample(prediction):
     """Heun evaluates both ends, where data (t = 1), noise and score (t = 0) tell no velocity."""
-    field = odes.from_model(gaussian_prediction(prediction), schedules.get("linear"), prediction)
+    field = fields.from_model(gaussian_prediction(prediction), schedules.get("linear"), prediction)
     solution = solve(field, jnp.array([[1.0], [-2.0]]), steps=50)
     assert bool(solution.success.all())
     np.testing.assert_allclose(solution.x, [[0.5], [-1.0]], atol=3e-3)
@@ -54,7 +54,7 @@ def test_error_of_a_data_prediction_is_not_blown_up_at_the_end():
     exact = gaussian_prediction("data")
 
     def error(edge):
-        field = odes.from_model(lambda x, t, y: exact(x, t, y) + 0.01, schedules.get("linear"), "data", edge=edge)
+        field = fields.from_model(lambda x, t, y: exact(x, t, y) + 0.01, schedules.get("linear"), "data", edge=edge)
         return float(jnp.abs(solve(field, jnp.array([[0.7]]), steps=50).x - 0.35).max())
 
     assert error(0.01) < 0.07
@@ -67,13 +67,13 @@ def test_model_gets_one_time_per_example_and_its_args():
         assert t.dtype == jnp.float32
         return x * t[:, None] + y[:, None]
 
-    field = odes.from_model(predict, schedules.get("linear"))
+    field = fields.from_model(predict, schedules.get("linear"))
     np.testing.assert_allclose(field(0.5, jnp.ones((3, 1)), jnp.arange(3.0))[:, 0], [0.5, 1.5, 2.5])
 
 
 def test_unknown_prediction():
     with pytest.raises(ValueError, match=r"unknown prediction 'flow'.*velocity, data, noise, score"):
-        odes.from_model(lambda x, t, y: x, schedules.get("linear"), "flow")
+        fields.from_model(lambda x, t, y: x, schedules.get("linear"), "flow")
 
 
 def guided(weight, interval=None, narrow=0.5, wide=2.0, name="linear"):
@@ -87,7 +87,7 @@ def guided(weight, interval=None, narrow=0.5, wide=2.0, name="linear"):
         return slope[:, None] * x
 
     rule = guidance.get("cfg", weight=weight, interval=interval)
-    return guidance.guided_field(predict, 1, rule), rule, schedule
+    return fields.guided_field(predict, 1, rule), rule, schedule
 
 
 X0 = [[1.0, -0.3], [0.2, 2.0]]
@@ -141,5 +141,5 @@ def test_changed_schedule_reaches_the_same_sample():
     data = oracles.golden_mixture()
     x0 = jax.random.normal(jax.random.key(0), (4, 2))
     straight = solve(data.field(old), x0, solver="rk4", steps=100).x
-    changed = solve(paths.change_schedule(data.field(old), old, new), x0, solver="rk4", steps=100).x
+    changed = solve(fields.change_schedule(data.field(old), old, new), x0, solver="rk4", steps=100).x
     np.testing.assert_allclose(changed, straight, atol=1e-4)
