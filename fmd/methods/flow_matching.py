@@ -1,0 +1,257 @@
+"""Flow matching: regress the velocity of a path from noise to data, sample by solving its equation.
+
+For a pair of noise x0 and image x1 and a time t the network sees x_t = alpha(t) x1 + sigma(t) x0 and is regressed on
+the velocity alpha'(t) x1 + sigma'(t) x0 (arXiv 2210.02747), or on x1 or x0. The target is a sum, never a quotient.
+A share of the conditions is not told, so that one network learns the conditional and the unconditional field
+(arXiv 2207.12598).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fmd.config import Settings
+from fmd.math import couplings, fields, grids, guidance, paths, schedules, simulators, solvers, times
+from fmd.math.couplings import Coupling
+from fmd.math.guidance import Guidance
+from fmd.math.schedules import Schedule
+from fmd.math.simulators import Solution
+from fmd.math.times import TimeSampler
+from fmd.methods import register
+from fmd.methods.method import Drawn, Loss
+from fmd.types import Condition, Field, Images, Network, Rng, Times
+
+END_EPSILON = 1e-4  # how far inside [0, 1] a network is asked where its schedule is singular at an end
+HUBER = 0.00054  # c / sqrt(d) of arXiv 2310.14189
+
+Velocity = Callable[[Images, Times, Condition], Images]
+
+
+@register("flow_matching")
+@dataclass(frozen=True)
+class FlowMatching:
+    """The method; `error` and `weighting` say how the difference from the target becomes a loss."""
+
+    schedule: Schedule = schedules.get("linear")
+    times: TimeSampler = times.get("uniform")
+    coupling: Coupling = couplings.get("independent")
+    prediction: Literal["velocity", "data", "noise"] = "velocity"
+    error: Literal["squared", "pseudo_huber"] = "squared"
+    weighting: Literal["prediction", "velocity"] = "prediction"
+    label_dropout: float = 0.1
+
+    second_time = False
+    needs_teacher = False
+
+    def __post_init__(self) -> None:
+        if self.weighting == "velocity" and self.prediction != "velocity" and not self.times.clip:
+            raise ValueError(
+                f"config.train.weighting = 'velocity' with config.path.prediction = {self.prediction!r} gives "
+                f"infinite weights at an end of [0, 1]; set config.path.times.clip, e.g. to 0.01"
+            )
+
+    def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
+        """Noise, time and dropped conditions of a batch; the noise is paired over the whole batch."""
+        t = times.draw(self.times, rng.key("time"), rng.index, rng.batch_size)
+        return draw_pair(rng, x1, y, t, self.coupling, self.label_dropout)
+
+    def loss(self, network: Network, drawn: Drawn, teacher: Network | None = None) -> Loss:
+        """The mean over pixels and channels of the error, weighed, [B] float32.
+
+        With a network that predicts 0, the linear schedule and the velocity, its expectation is E[x1^2] + 1.
+        """
+        x_t = paths.interpolate(self.schedule, drawn.x0, drawn.x1, drawn.t)
+        targets = {
+            "velocity": lambda: paths.velocity(self.schedule, drawn.x0, drawn.x1, drawn.t),
+            "data": lambda: drawn.x1,
+            "noise": lambda: drawn.x0,
+        }
+        error = network(x_t, drawn.t, network.drop(drawn.y, drawn.untold)) - targets[self.prediction]()
+        squared = jnp.mean(error**2, axis=tuple(range(1, error.ndim)))
+        if self.weighting == "velocity":
+            squared = squared * velocity_weight(self.schedule, drawn.t, self.prediction)
+        if self.error == "pseudo_huber":  # sqrt(|e|^2 + c^2) - c, divided by sqrt(d): a mean over pixels, too
+            squared = jnp.sqrt(squared + HUBER**2) - HUBER
+        return Loss(squared, drawn.t)
+
+    def field(self, network: Network) -> Field:
+        """The velocity field(t, x, y) of the network, without guidance."""
+        return fields.from_model(network, self.schedule, self.prediction)
+
+    def sample(
+        self,
+        network: Network,
+        x0: Images,
+        y: Condition,
+        settings: Settings,
+        *,
+        rng: Rng | None = None,
+        weak: Network | None = None,
+    ) -> Solution:
+        """Solves the guided equation from noise x0 [B, ...]."""
+        strong, weaker = (
+            None if n is None else fields.as_velocity(n, self.schedule, self.prediction) for n in (network, weak)
+        )
+        assert strong is not None
+        return solve(self, network, strong, x0, y, settings, rng=rng, weak=weaker)
+
+    def check(self, settings: Settings) -> None:
+        """Raises ValueError for settings that cannot be sampled with."""
+        check(self, settings)
+
+
+def draw_pair(rng: Rng, x1: Images, y: Condition, t: Times, coupling: Coupling, label_dropout: float) -> Drawn:
+    """A pair for each image, coupled over the whole batch, and whose condition is not told."""
+    x0 = rng.normal("noise", x1.shape[1:])
+    if not coupling.independent:
+        labels = y.get("label") if isinstance(y, dict) else y
+        x0 = rng.whole_batch(lambda *batch: coupling(rng.key("coupling"), *batch)[0], x0, x1, labels)
+    return Drawn(x0, x1, y, t, rng.uniform("label_dropout") < label_dropout)
+
+
+def velocity_weight(schedule: Schedule, t: Float[Array, " B"], prediction: str) -> Float[Array, " B"]:
+    """The squared velocity error that a squared error of 1 amounts to, [B].
+
+    With D = alpha' sigma - alpha sigma': 1 for the velocity, (D / sigma)^2 for data, (D / alpha)^2 for noise
+    (arXiv 2303.00848). Infinite at t = 1 for data and at t = 0 for noise: train with clipped times.
+    """
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    determinant = schedule.d_alpha(t) * sigma - alpha * schedule.d_sigma(t)
+    return {
+        "velocity": lambda: jnp.ones_like(t),
+        "data": lambda: (determinant / sigma) ** 2,
+        "noise": lambda: (determinant / alpha) ** 2,
+    }[prediction]()
+
+
+@runtime_checkable
+class OnPath(Protocol):
+    """A method along a path: the schedule that it is trained along, and how noise and images are paired."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def coupling(self) -> Coupling: ...
+
+
+def rule_of(settings: Settings, schedule: Schedule) -> Guidance:
+    """The guidance rule of the settings, told the schedule that the network was trained along."""
+    params = {key: value for key, value in settings.guidance.params.items() if key != "weak"}
+    return guidance.get(settings.guidance.name, schedule=schedule, **params)
+
+
+def solve(
+    method: OnPath,
+    network: Network,
+    velocity: Velocity,
+    x0: Images,
+    y: Condition,
+    settings: Settings,
+    *,
+    rng: Rng | None = None,
+    weak: Velocity | None = None,
+) -> Solution:
+    """Solves the flow, or the stochastic equation, of a velocity(x, t, y) under the guidance rule of the settings.
+
+    `method` says the schedule and the coupling, `network` what an untold condition is.
+    """
+    trained, along = method.schedule, schedule_of(settings, method.schedule)
+    rule = rule_of(settings, trained)
+    y = network.drop(y, jnp.zeros(x0.shape[:1], bool))  # so that told and untold have one structure
+    field = (
+        fields.guided_field(velocity, network.drop, rule)
+        if weak is None
+        else fields.autoguided_field(velocity, weak, rule)
+    )
+    memory = None if rule.init is None else rule.init(x0)
+    if along != trained:
+        field = fields.change_schedule(field, trained, along)
+    options = solver_options(settings, along)
+    if settings.sde is not None:
+        if rng is None:
+            raise ValueError("the stochastic equation draws random numbers: give a key, not noise to start from")
+        solution = simulators.solve_sde(
+            field,
+            x0 * along.prior_std,
+            rng.key("solver"),
+            schedule=along,
+            noise=settings.sde.name,
+            independent=method.coupling.independent,
+            indices=rng.index,
+            args=y,
+            times=settings.times,
+            **settings.sde.params,
+            **options,
+        )
+    else:
+        if settings.solver in solvers.ADAPTIVE:
+            jumps = (along.inverse_log_snr(trained.log_snr(t)) for t in rule.jump_times)
+            options["jump_ts"] = rule.jump_times if along == trained else tuple(float(t) for t in jumps)
+        solution = simulators.solve_ode(
+            field, x0 * along.prior_std, args=y, times=settings.times, memory=memory, **options
+        )
+    shown = None if solution.trajectory is None else to_show(solution, along)
+    return solution._replace(trajectory=shown, evaluations=solution.evaluations * rule.evaluations)
+
+
+def schedule_of(settings: Settings, trained: Schedule) -> Schedule:
+    """The schedule to sample along."""
+    return trained if settings.schedule is None else schedules.get(settings.schedule.name, **settings.schedule.params)
+
+
+def solver_options(settings: Settings, schedule: Schedule) -> dict[str, Any]:
+    """The keywords of `solve_ode` and `solve_sde` that the settings decide."""
+    options: dict[str, Any] = {"solver": settings.solver, "steps": settings.steps}
+    if settings.rtol is not None or settings.atol is not None:
+        options |= {"rtol": settings.rtol, "atol": settings.atol}
+    if settings.solver not in solvers.ADAPTIVE and settings.grid.name != "uniform":
+        options["grid"] = grids.get(settings.grid.name, settings.steps, schedule=schedule, **settings.grid.params)
+        del options["steps"]
+    return options | {"end_epsilon": END_EPSILON if schedule.singular_times else 0.0}
+
+
+def check(method: OnPath, settings: Settings) -> None:
+    """Raises ValueError for a solver, grid, rule, noise or tolerance that does not fit."""
+    along = schedule_of(settings, method.schedule)
+    rule = rule_of(settings, method.schedule)
+    adaptive = settings.solver in solvers.ADAPTIVE
+    if settings.sde is None:
+        solvers.check_name(settings.solver)
+    else:
+        known = {"solver": simulators.SDE_SOLVERS, "sde.name": fields.NOISES}
+        for key, value in (("solver", settings.solver), ("sde.name", settings.sde.name)):
+            if value not in known[key]:
+                raise ValueError(
+                    f"sample.{key} = {value!r}; the stochastic equation takes one of {', '.join(known[key])}"
+                )
+        if not method.coupling.independent:
+            raise ValueError(
+                "the stochastic equation needs the score, which pairs of a coupling do not give; leave it out"
+            )
+    if not adaptive and not (settings.rtol is None and settings.atol is None):
+        raise ValueError(
+            f"a tolerance (rtol, atol) is for adaptive solvers, {', '.join(solvers.ADAPTIVE)}; "
+            f"{settings.solver!r} takes steps"
+        )
+    if adaptive and settings.grid.name != "uniform":
+        raise ValueError(
+            f"a grid (or a shift of it) is for solvers with steps, and {settings.solver!r} chooses its own"
+        )
+    if rule.init is not None and (adaptive or settings.sde is not None):
+        raise ValueError(f"guidance {rule.name!r} with memory needs a solver with steps and no sde")
+    solver_options(settings, along)
+
+
+def to_show(solution: Solution, schedule: Schedule) -> Float[Array, "T B ..."]:
+    """The trajectory, each state divided by sigma(t) where that is above 1.
+
+    Only schedules that begin with a wider distribution than N(0, 1) have such times.
+    """
+    assert solution.times is not None
+    wide = jnp.maximum(schedule.sigma(solution.times), 1.0)
+    states: Array = solution.trajectory
+    return states / wide.reshape(-1, *(1,) * (states.ndim - 1))

@@ -1,0 +1,69 @@
+"""The protocol of a method: what is drawn, what is regressed, and how one samples.
+
+A method is a frozen dataclass whose fields are keys of `config.method` (or of `config.path` and `config.train`, where
+their names are those of `SHARED`), registered by name:
+
+    @fmd.methods.register("mine")
+    @dataclass(frozen=True)
+    class Mine:
+        schedule: Schedule = schedules.get("linear")
+        second_time, needs_teacher = False, False
+        def draw(self, rng, x1, y): ...
+        def loss(self, network, drawn, teacher=None): ...
+        def sample(self, network, x0, y, settings): ...
+
+A method may also have `check(settings)`, which refuses settings before anything is computed, `logs`, the names of the
+figures that its loss reports, and `field(network)`, the velocity field behind it, where likelihoods are defined.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, PyTree
+
+from fmd.config import Settings
+from fmd.math.simulators import Solution
+from fmd.types import Condition, Images, Mask, Network, Rng, Times
+
+
+class Drawn(NamedTuple):
+    """The draw of most methods: a pair, its time, whose condition is not told. All leaves are [B, ...]."""
+
+    x0: Images
+    x1: Images
+    y: Condition
+    t: Times
+    untold: Mask
+    r: Times | None = None
+
+
+class Loss(NamedTuple):
+    """The loss of each example, the time at which it was seen, and further figures by name, each [B] float32."""
+
+    value: Float[Array, " B"]
+    t: Float[Array, " B"]
+    figures: Mapping[str, Float[Array, " B"]] = {}
+
+
+@runtime_checkable
+class Method(Protocol):
+    """How to train a network and how to draw with it; see the module's text."""
+
+    second_time: bool  # the network is told r, too
+    needs_teacher: bool  # `loss` asks the averaged network
+
+    def draw(self, rng: Rng, x1: Images, y: Condition) -> PyTree:
+        """All that is random in a step, a pytree whose leaves are [B, ...]."""
+        ...
+
+    def loss(self, network: Network, drawn: PyTree, teacher: Network | None = None) -> Loss:
+        """The loss of each example of what was drawn."""
+        ...
+
+    def sample(self, network: Network, x0: Images, y: Condition, settings: Settings) -> Solution:
+        """Images from standard normal noise x0 [B, ...]; `evaluations` counts calls of the network.
+
+        The keyword `rng` is handed over where `settings.sde` is set, and `weak`, the weaker network, where
+        `settings.guidance` has one.
+        """
+        ...

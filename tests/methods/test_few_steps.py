@@ -1,0 +1,156 @@
+"""MeanFlow and shortcut models on a Gaussian, whose average velocity is known: losses, samples, draws, refusals.
+
+Data N(m, s^2), linear path, S_t^2 = t^2 s^2 + (1 - t)^2. Then v = m + S'/S (x - t m), a jump is the affine map of the
+marginals, and the losses of a perfect network are those of `few_step` in closed form.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmd import methods
+from fmd.config import Settings
+from fmd.methods import Drawn
+from fmd.randomness import key, step_rng
+from tests.helpers.networks import Answering
+
+MEAN, STD = 0.7, 0.3
+SHAPE = (2, 2, 1)
+
+
+def spread(t):
+    return jnp.sqrt(t**2 * STD**2 + (1 - t) ** 2)
+
+
+def exact(x, t, y, r):
+    """The average velocity from t to r; the velocity where r is t."""
+    t, r = (a.reshape(-1, 1, 1, 1) for a in (t, t if r is None else r))
+    slope = (t * STD**2 - (1 - t)) / spread(t) ** 2
+    gap = jnp.where(r > t, r - t, 1.0)
+    average = jnp.where(r > t, (spread(r) / spread(t) - 1) / gap, slope)
+    return MEAN + average * (x - t * MEAN)
+
+
+def drawn(t, r, count=200_000):
+    keys = jax.random.split(jax.random.key(0))
+    x0, x1 = (jax.random.normal(k, (count, 1, 1, 1)) for k in keys)
+    full = [jnp.full(count, time, jnp.float32) for time in (t, r)]
+    return Drawn(x0, MEAN + STD * x1, jnp.zeros(count, jnp.int32), full[0], jnp.zeros(count, bool), full[1])
+
+
+@pytest.mark.parametrize(("t", "r"), [(0.2, 0.9), (0.0, 1.0), (0.4, 0.5), (0.6, 0.6)])
+@pytest.mark.parametrize("tangent", ["pair", "network", "average"])
+def test_a_perfect_network_has_the_loss_of_the_closed_form(t, r, tangent):
+    method = methods.get("mean_flow", tangent=tangent, power=0.0)
+    network = Answering(exact)
+    loss = method.loss(network, drawn(t, r), network)
+    expected = STD**2 * spread(r) ** 2 / spread(t) ** 4 if tangent == "pair" else STD**2 / spread(t) ** 2
+    assert float(loss.value.mean()) == pytest.approx(float(expected), rel=0.02)
+    np.testing.assert_array_equal(loss.value, loss.figures["squared_error"])
+
+
+def test_long_steps_of_a_perfect_shortcut_network_cost_nothing():
+    method, network = methods.get("shortcut"), Answering(exact)
+    np.testing.assert_allclose(method.loss(network, drawn(0.25, 0.75, 1000), network).value, 0.0, atol=1e-10)
+    flow = method.loss(network, drawn(0.6, 0.6), network).value.mean()
+    assert float(flow) == pytest.approx(STD**2 / float(spread(0.6)) ** 2, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["mean_flow", "shortcut"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_any_number_of_jumps_carries_noise_to_data(name, steps):
+    x0 = jax.random.normal(jax.random.key(1), (6, *SHAPE))
+    y = jnp.zeros(6, jnp.int32)
+    found = methods.get(name).sample(Answering(exact), x0, y, Settings(solver="jump", steps=steps))
+    np.testing.assert_allclose(found.x, MEAN + STD * x0, atol=1e-5)
+    assert (found.evaluations == steps).all()
+    assert found.success.all()
+
+
+@pytest.mark.parametrize("name", ["mean_flow", "shortcut"])
+def test_the_same_network_solves_the_flow(name):
+    x0 = jax.random.normal(jax.random.key(1), (6, *SHAPE))
+    settings = Settings(solver="midpoint", steps=64)
+    found = methods.get(name).sample(Answering(exact), x0, jnp.zeros(6, jnp.int32), settings)
+    np.testing.assert_allclose(found.x, MEAN + STD * x0, atol=2e-3)
+    assert (found.evaluations == 128).all()
+
+
+def test_the_way_of_jumps_is_shown_at_any_times():
+    x0 = jax.random.normal(jax.random.key(1), (3, *SHAPE))
+    settings = Settings(solver="jump", steps=2, times=(0.0, 0.5, 0.75, 1.0))
+    shown = methods.get("mean_flow").sample(Answering(exact), x0, jnp.zeros(3, jnp.int32), settings).trajectory
+    np.testing.assert_allclose(shown[0], x0)
+    np.testing.assert_allclose(shown[1], shown[2])  # no jump between
+    np.testing.assert_allclose(shown[3], MEAN + STD * x0, atol=1e-5)
+
+
+def draw(method, count=20_000):
+    rng = step_rng(0, jnp.int32(3), jnp.arange(count), count)
+    return method.draw(rng, jnp.zeros((count, 1, 1, 1)), jnp.zeros(count, jnp.int32))
+
+
+def test_mean_flow_draws_its_shares_of_pairs_of_times():
+    found = draw(methods.get("mean_flow", equal=0.6, ends=0.25))
+    t, r = np.asarray(found.t), np.asarray(found.r)
+    assert (t <= r).all()
+    assert (t == r).mean() == pytest.approx(0.6, abs=0.02)
+    assert ((t == 0) & (r == 1)).mean() == pytest.approx(0.4 * 0.25, abs=0.01)
+    others = (t < r) & (t > 0)
+    # Sorted uniform pairs: means 1/3 and 2/3.
+    assert (t[others].mean(), r[others].mean()) == pytest.approx((1 / 3, 2 / 3), abs=0.02)
+
+
+def test_shortcut_draws_steps_on_their_grids():
+    found = draw(methods.get("shortcut", share=0.5, finest=8))
+    t, step = np.asarray(found.t), np.asarray(found.r - found.t)
+    long = step > 0
+    assert long.mean() == pytest.approx(0.5, abs=0.02)
+    sizes, counts = np.unique(step[long].round(6), return_counts=True)
+    np.testing.assert_allclose(sizes, [0.25, 0.5, 1.0])
+    np.testing.assert_allclose(counts / counts.sum(), 1 / 3, atol=0.03)
+    np.testing.assert_allclose(t[long] / step[long], np.round(t[long] / step[long]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("mean_flow", {"equal": 1.5}, "a share in"),
+        ("mean_flow", {"tangent": "teacher"}, "one of pair, network, average"),
+        ("mean_flow", {"predicton": "data"}, "has no parameter 'predicton'"),
+        ("shortcut", {"finest": 12}, "a power of two"),
+        ("shorctut", {}, "did you mean 'shortcut'"),
+    ],
+)
+def test_wrong_parameters_are_one_line(name, params, message):
+    with pytest.raises(ValueError, match=message):
+        methods.get(name, **params)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("mean_flow", {"weight": 2.0}, "jumps are not guided"),
+        ("shortcut", {"rule": {"name": "apg"}}, "jumps are not guided"),
+        ("mean_flow", {"sde": {"name": "sigma"}}, "sample.sde = .* has no effect with solver 'jump'"),
+        ("flow_matching", {}, "'jump'"),
+    ],
+)
+def test_what_jumps_cannot_do_is_refused(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        methods.get(name).check(Settings(solver="jump").replace(**settings))
+
+
+def test_a_key_that_a_method_does_not_look_at_is_refused():
+    from fmd.config import resolve
+
+    config = resolve({"method": {"name": "shortcut"}, "path": {"prediction": "data"}})
+    with pytest.raises(ValueError, match=r"config\.path\.prediction = 'data' has no effect with method 'shortcut'"):
+        methods.from_config(config)
+
+
+def test_the_key_of_a_seed_is_that_of_one_generator():
+    before = jax.random.key_data(key(3))
+    with jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(jax.random.key_data(key(3)), before)
