@@ -1,16 +1,17 @@
-"""The table of a network's parameters that a run prints at its start."""
+"""The table of a network's parameters, printed when a run starts."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 
-def parameter_table(params: Mapping[str, Any], depth: int = 1) -> str:
-    """One line per parameter array grouped by module path of `depth` names: module, parameter, shape, count; a total.
+def parameter_table(params: PyTree, depth: int = 1) -> str:
+    """A line per module: number, names and shapes of parameters; a total.
 
-    `params` is a tree of arrays or ShapeDtypeStructs (the collection "params").
+    Args:
+        params: the collection "params", a tree of arrays or ShapeDtypeStructs.
+        depth: how many names of a parameter's path make up its module.
     """
     rows: dict[str, list[tuple[str, int]]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

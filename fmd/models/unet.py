@@ -1,4 +1,4 @@
-"""A UNet for images of any size, conditioned on time and label (DDPM, arXiv 2006.11239; ADM, arXiv 2105.05233).
+"""A UNet for images of any size (DDPM, arXiv 2006.11239; ADM, arXiv 2105.05233).
 
     image -> fold patches -> conv -> [blocks, keep] per level, halving between -> middle -> [concat, blocks] per level,
     doubling between -> norm, conv (starts at zero) -> unfold patches
@@ -9,54 +9,62 @@ make a network for small images fast.
 
 Any H x W: where the coarsest grid does not divide the image, zeros are added around it (half before, half after, as a
 convolution with padding sees it anyway) and the output is cropped. Sizes that do divide are not touched.
+
+With a second time the embedding is that of t, of h = r - t and of the condition, summed. That of h is zero at h = 0:
+there the network is, bit for bit, the one without a second time (and with the same `time_frequencies`).
 """
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fmd.models.embeddings import LabelEmbedding, TimeEmbedding
-from fmd.models.group_norm import GroupNorm
+from fmd.models.conditions import Spec, add_embeddings, freeze
+from fmd.models.layers import FLAT, STEEP, GroupNorm, StepEmbedding, TimeEmbedding, attention, fold, per_pixel, unfold
 from fmd.models.registry import register_model
-from fmd.models.unet_blocks import Downsample, ResidualBlock, SelfAttention, Upsample, fold, unfold
+from fmd.registry import Between
+from fmd.types import Condition
 
-DTYPES = ("float32", "bfloat16")
+AtLeast1 = Annotated[int, Between(1)]
 
 
 @register_model("unet")
 class UNet(nn.Module):
-    """v(x, t, y); see fmd.models.conditional_vector_field for the call. Parameters are float32 in every dtype.
+    """The network v(x, t, y, r), called as fmd.models.contract says.
 
+    Parameters are float32 in every dtype.
     Level i works at 1 / (patch_size * 2^i) of the image's resolution with base_channels * channel_multipliers[i]
     channels. `attention_resolutions` lists heights of these grids: (7,) puts attention at the 7 x 7 level of MNIST.
     `remat` recomputes the blocks in the backward pass: less memory for about a third more time.
+    `conditions` is the spec of a condition in parts (fmd.models.conditions); num_classes is then not used.
+    `time_frequencies` are the lowest and the highest of the time embedding: (1, 1000), or (.1, 5) with a second time.
+    float64 is for checks of derivatives.
     """
 
-    num_classes: int = 10
-    base_channels: int = 64
-    channel_multipliers: tuple[int, ...] = (1, 2)
-    num_res_blocks: int = 2
-    patch_size: int = 1
+    num_classes: Annotated[int, Between(0)] = 10
+    base_channels: AtLeast1 = 64
+    channel_multipliers: tuple[AtLeast1, ...] = (1, 2)
+    num_res_blocks: AtLeast1 = 2
+    patch_size: AtLeast1 = 1
     attention_resolutions: tuple[int, ...] = ()
-    head_dim: int = 64
-    embedding_dim: int = 256
-    dropout: float = 0.0
-    dtype: str = "float32"
+    head_dim: AtLeast1 = 64
+    embedding_dim: Annotated[int, Between(4)] = 256
+    dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     remat: bool = False
+    conditions: Spec | None = None
+    second_time: bool = False
+    time_frequencies: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        positive = ("base_channels", "num_res_blocks", "patch_size", "head_dim")
-        for name, least in [*((name, 1) for name in positive), ("num_classes", 0), ("embedding_dim", 4)]:
-            if getattr(self, name) < least:
-                raise ValueError(f"unet: {name} must be at least {least}, got {getattr(self, name)}")
-        if not self.channel_multipliers or min(self.channel_multipliers) < 1:
-            raise ValueError(f"unet: channel_multipliers must be integers >= 1, got {tuple(self.channel_multipliers)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"unet: dropout must lie in [0, 1), got {self.dropout}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"unet: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not self.channel_multipliers:
+            raise ValueError("unet: channel_multipliers must name one level or more, got ()")
+        self.conditions = freeze(self.conditions)
         super().__post_init__()
 
     @nn.compact
@@ -64,27 +72,38 @@ class UNet(nn.Module):
         self,
         x: Float[Array, "B H W C"],
         t: Float[Array, " B"] | Float[Array, ""],
-        y: Array | None = None,
+        y: Condition = None,
         train: bool = False,
+        r: Float[Array, " B"] | Float[Array, ""] | None = None,
     ) -> Float[Array, "B H W C"]:
-        """x [B, H, W, C], t [B] or scalar in [0, 1], y [B] in [0, num_classes] -> [B, H, W, C] float32.
+        """The prediction [B, H, W, C], float32 (float64 in float64).
 
-        Raises ValueError for an image smaller than the coarsest grid, labels missing or not of shape [B].
+        Args:
+            x: images [B, H, W, C].
+            t: times in [0, 1], [B] or one for all.
+            y: labels int [B] in [0, num_classes], or the parts that `conditions` lists.
+            train: dropout draws from the stream "dropout".
+            r: the second times, like t and not before it; t itself by default.
+
+        Raises:
+            ValueError: for an image smaller than the coarsest grid, a condition of another shape or structure, or a
+                second time where the network has none.
         """
         batch, height, width, channels = x.shape
         dtype = jnp.dtype(self.dtype)
         widths = [self.base_channels * m for m in self.channel_multipliers]
         levels = range(len(widths))
-        grid = self._attention_grid(height, width)
+        attends = self._attends(height, width)
 
-        embedding = self._embed(jnp.broadcast_to(t, (batch,)), y, dtype)
+        embedding = self._embed(jnp.broadcast_to(t, (batch,)), r, y, dtype)
         block_class = nn.remat(ResidualBlock, static_argnums=(3,)) if self.remat else ResidualBlock
 
-        def block(h: Any, width: int, name: str) -> Any:
-            return block_class(width, self.dropout, dtype, name=name)(h, embedding, train)
+        def block(h: Array, width: int, name: str) -> Array:
+            result: Array = block_class(width, self.dropout, dtype, name=name)(h, embedding, train)
+            return result
 
-        def attend(h: Any, level: int, name: str) -> Any:
-            return SelfAttention(self.head_dim, dtype, name=name)(h) if grid[level] else h
+        def attend(h: Array, level: int, name: str) -> Array:
+            return SelfAttention(self.head_dim, dtype, name=name)(h) if attends[level] else h
 
         padding = [_padding(size, self._factor) for size in (height, width)]
         h = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -112,9 +131,10 @@ class UNet(nn.Module):
                 h = Upsample(widths[i - 1], dtype, name=f"up_{i}_sample")(h)
 
         h = nn.silu(GroupNorm(name="norm_out")(h))
-        zeros = nn.initializers.zeros
         # In float32 also where the blocks are bfloat16: this is the prediction, and it costs next to nothing.
-        h = nn.Conv(self.patch_size**2 * channels, (3, 3), dtype=jnp.float32, kernel_init=zeros, name="conv_out")(h)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        zeros = nn.initializers.zeros
+        h = nn.Conv(self.patch_size**2 * channels, (3, 3), dtype=wide, kernel_init=zeros, name="conv_out")(h)
         h = unfold(h, self.patch_size)
         (top, _), (left, _) = padding
         return h[:, top : top + height, left : left + width, :]
@@ -122,20 +142,26 @@ class UNet(nn.Module):
     @property
     def _factor(self) -> int:
         """Pixels along one side of a cell of the coarsest grid."""
-        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+        return self.patch_size << (len(self.channel_multipliers) - 1)
 
-    def _embed(self, t: Float[Array, " B"], y: Array | None, dtype: Any) -> Float[Array, "B E"]:
-        embedding = TimeEmbedding(self.embedding_dim, dtype, name="time")(t)
-        if self.num_classes == 0:
-            return embedding
-        if y is None:
-            raise ValueError(f"unet needs labels y [B]; the null label is {self.num_classes} (num_classes)")
-        if y.shape != t.shape or not jnp.issubdtype(y.dtype, jnp.integer):
-            raise ValueError(f"unet needs integer labels of shape {list(t.shape)}, got {y.dtype}{list(y.shape)}")
-        return embedding + LabelEmbedding(self.num_classes, self.embedding_dim, dtype, name="label")(y)
+    def _embed(
+        self, t: Float[Array, " B"], r: Float[Array, "..."] | None, y: Condition, dtype: DTypeLike
+    ) -> Float[Array, "B E"]:
+        """The summed embeddings of t, h = r - t and the condition."""
+        frequencies = self.time_frequencies or (FLAT if self.second_time else STEEP)
+        embedding = TimeEmbedding(self.embedding_dim, dtype, frequencies, name="time")(t)
+        if self.second_time:
+            h = jnp.zeros_like(t) if r is None else r - t
+            embedding = embedding + StepEmbedding(self.embedding_dim, dtype, name="step")(h)
+        elif r is not None:
+            raise ValueError("unet: a second time r was given to a network without one; build it with second_time=True")
+        return add_embeddings(embedding, y, self.conditions, self.num_classes)
 
-    def _attention_grid(self, height: int, width: int) -> list[bool]:
-        """Whether each level attends; refuses images below the coarsest grid and heights that no level has."""
+    def _attends(self, height: int, width: int) -> list[bool]:
+        """For each level, True where it attends.
+
+        Raises ValueError for images below the coarsest grid and for heights of no level.
+        """
         if min(height, width) < self._factor:
             raise ValueError(
                 f"unet: images of {height}x{width} are below the smallest size {self._factor}x{self._factor} of "
@@ -146,6 +172,84 @@ class UNet(nn.Module):
         if missing := sorted(set(self.attention_resolutions) - set(heights)):
             raise ValueError(f"unet: no level of height {missing} for attention_resolutions; the levels have {heights}")
         return [h in self.attention_resolutions for h in heights]
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))), e))).
+
+    The second convolution starts at zero, so that a new block is a skip. The barriers change no number. Without them
+    XLA computes what several operations read (a block's input, and the sum of its gradients) anew inside each of these:
+    a CPU's training step takes a tenth longer. Sampling gains nothing.
+    """
+
+    width: int
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B H W C"], embedding: Float[Array, "B E"], train: bool
+    ) -> Float[Array, "B H W {self.width}"]:
+        once: Callable[[Array], Array] = jax.lax.optimization_barrier if train else lambda value: value
+        x = once(x)
+        h = nn.silu(GroupNorm(name="norm_1")(x))
+        h = once(nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv_1")(h))
+        condition = nn.Dense(2 * self.width, dtype=self.dtype, name="condition")(nn.silu(embedding))
+        h = nn.silu(GroupNorm(name="norm_2")(h, condition))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        zeros = nn.initializers.zeros
+        h = nn.Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=zeros, name="conv_2")(h)
+        if x.shape[-1] != self.width:
+            x = per_pixel(nn.Dense(self.width, dtype=self.dtype, name="skip"), x)
+        return x + h
+
+
+class SelfAttention(nn.Module):
+    """x + multi-head attention over all pixels.
+
+    Heads have about `head_dim` channels. The last layer starts at zero.
+    """
+
+    head_dim: int = 64
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        b, h, w, c = x.shape
+        heads = math.gcd(c, max(1, c // self.head_dim))
+        layer = nn.Dense(3 * c, dtype=self.dtype, name="query_key_value")
+        qkv = per_pixel(layer, GroupNorm(name="norm")(x))
+        q, k, v = jnp.split(qkv.reshape(b, h * w, 3 * heads, c // heads), 3, axis=2)
+        out = attention(q, k, v).reshape(b, h, w, c)
+        return x + per_pixel(nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out"), out)
+
+
+class Downsample(nn.Module):
+    """Half the height and width, both even.
+
+    2 x 2 pixels go into the channels, then a linear map to `width` follows.
+    """
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H//2 W//2 {self.width}"]:
+        return per_pixel(nn.Dense(self.width, dtype=self.dtype, name="linear"), fold(x, 2))
+
+
+class Upsample(nn.Module):
+    """Twice the height and width.
+
+    A linear map to 4 `width` channels, then these become 2 x 2 pixels.
+    """
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W {self.width}"]:
+        return unfold(per_pixel(nn.Dense(4 * self.width, dtype=self.dtype, name="linear"), x), 2)
 
 
 def _padding(size: int, factor: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmd.models.group_norm import EPSILON, GroupNorm
+from fmd.models.layers import EPSILON, GroupNorm
 
 apply = jax.jit(GroupNorm().apply)
 
@@ -31,7 +31,6 @@ def arrays(width, offset=0.0, batch=3, size=5):
 
 @pytest.mark.parametrize(("width", "groups"), [(8, 8), (16, 16), (20, 4), (64, 32), (7, 1)])
 def test_matches_the_plain_formula_for_any_width(width, groups):
-    """Seed bug B03: 32 groups at any width failed for widths 8 and 16."""
     x, variables, condition = arrays(width)
     gamma, beta = variables["params"]["scale"], variables["params"]["bias"]
     zeros = np.zeros((3, width))
@@ -80,3 +79,14 @@ def test_bfloat16_keeps_its_dtype_and_float32_statistics():
     assert out.dtype == jnp.bfloat16
     exact = apply(variables, low.astype(jnp.float32), condition)
     np.testing.assert_allclose(np.asarray(out, np.float32), exact, rtol=2**-8, atol=1e-6)
+
+
+def test_float64_keeps_its_digits():
+    x, variables, condition = arrays(8)
+    with jax.enable_x64(True):
+        x, condition = (jnp.asarray(np.asarray(a), jnp.float64) for a in (x, condition))
+        out = GroupNorm().apply(variables, x, condition)
+    assert out.dtype == np.float64
+    gamma, beta = variables["params"]["scale"], variables["params"]["bias"]
+    expected = plain(x, 8, gamma, beta, condition[:, :8], condition[:, 8:])
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)

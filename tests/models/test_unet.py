@@ -1,4 +1,4 @@
-"""The UNet: the contract, any size, labels and times, compute dtypes, and the transformations fmd runs it under."""
+"""The UNet: any size, labels and times, compute dtypes, a second time, and the transformations it runs under."""
 
 import functools
 
@@ -75,11 +75,12 @@ def test_other_sizes_are_the_plain_network_on_zero_padded_images():
     [
         ({"channel_multipliers": (1, 2, 2, 2)}, "images of 8x8 are below the smallest size 16x16 .* use fewer levels"),
         ({"attention_resolutions": (7,)}, r"no level of height \[7\] .* the levels have \[4, 2\]"),
-        ({"base_channels": 0}, "base_channels must be at least 1, got 0"),
-        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
-        ({"channel_multipliers": ()}, r"channel_multipliers must be integers >= 1, got \(\)"),
-        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
-        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, got 'float16'"),
+        ({"base_channels": 0}, "base_channels = 0; it must be 1 or more"),
+        ({"num_classes": -1}, "num_classes = -1; it must be 0 or more"),
+        ({"channel_multipliers": ()}, "channel_multipliers must name one level or more"),
+        ({"channel_multipliers": (1, 0)}, r"channel_multipliers = \(1, 0\); it must be a tuple, each 1 or more"),
+        ({"dropout": 1.0}, r"dropout = 1.0; it must be in \[0, 1\)"),
+        ({"dtype": "float16"}, "dtype = 'float16'; it must be one of float32, bfloat16, float64"),
     ],
 )
 def test_impossible_settings_are_one_line(settings, message):
@@ -95,8 +96,9 @@ def test_impossible_settings_are_one_line(settings, message):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (None, r"needs labels y \[B\]; the null label is 3"),
-        (jnp.zeros(3, jnp.int32), r"integer labels of shape \[4\], got int32\[3\]"),
+        (None, r"condition 'label' must be an array \[B, ...\], got NoneType"),
+        (jnp.zeros(3, jnp.int32), r"condition 'label' is of shape \[3\] for 4 images"),
+        (jnp.zeros(4), r"condition 'label' must be integers \[B\], got float32\[4\]"),
     ],
 )
 def test_wrong_labels_are_one_line(y, message):
@@ -114,10 +116,7 @@ def test_an_unconditional_network_ignores_labels():
 
 
 def test_the_null_label_is_a_row_of_its_own():
-    """Its gradient reaches its row alone, and its field differs from each class's.
-
-    Seed bug B06: sampling without a class passed no label at all, a state of the embedding that was never trained.
-    """
+    """Its gradient reaches its row alone, and its field differs from each class's."""
     model, params, apply = tiny(channel_multipliers=(1,))
     x, t, _ = batch()
     null = jnp.full(BATCH, 3)
@@ -133,7 +132,6 @@ def test_the_null_label_is_a_row_of_its_own():
 
 
 def test_time_is_a_scalar_or_one_per_image():
-    """Seed bug B02: the simulator gave times of shape [B, 1, 1, 1], which the network refused."""
     _, params, apply = tiny()
     x, _, y = batch()
     expected = apply(params, x, jnp.full(BATCH, 0.3), y)
@@ -205,3 +203,74 @@ def test_exports_for_every_platform_with_a_free_batch_size():
     assert exported.platforms == ("cpu", "cuda", "tpu")
     x, t, y = batch(size=3)
     np.testing.assert_allclose(exported.call(params, x, t, y), apply(params, x, t, y), atol=1e-5)
+
+
+def test_parameters_have_kept_their_names():
+    """Checkpoints of older versions find theirs by these."""
+    _, params, _ = tiny(attention_resolutions=(4,), channel_multipliers=(1, 2))
+    layers = {f"{module}/{layer}" for module, parts in params["params"].items() for layer in parts}
+    block = {"norm_1", "conv_1", "condition", "norm_2", "conv_2"}
+    assert {name.split("/")[1] for name in layers if name.startswith("middle_block_0/")} == block
+    assert {name.split("/")[1] for name in layers if name.startswith("up_1_block_0/")} == block | {"skip"}
+    assert {name.split("/")[1] for name in layers if "attention" in name} == {"norm", "query_key_value", "out"}
+    assert {"time/dense_1", "time/dense_2", "label/table", "conv_in/kernel", "conv_out/bias"} <= layers
+    assert {"norm_out/scale", "down_1_sample/linear", "up_1_sample/linear"} <= layers
+
+
+def with_second_time(**settings):
+    return tiny(channel_multipliers=(1,), attention_resolutions=(4,), second_time=True, **settings)
+
+
+def test_a_step_of_length_zero_is_the_network_without_a_second_time():
+    _, params, apply = with_second_time()
+    _, _, plain = tiny(channel_multipliers=(1,), attention_resolutions=(4,), time_frequencies=(0.1, 5.0))
+    x, t, y = batch()
+    without = {"params": {name: part for name, part in params["params"].items() if name != "step"}}
+    expected = plain(without, x, t, y)
+    np.testing.assert_array_equal(apply(params, x, t, y), expected)
+    np.testing.assert_array_equal(apply(params, x, t, y, r=t), expected)
+    assert np.abs(apply(params, x, t, y, r=jnp.ones(BATCH)) - expected)[:-1].max(axis=(1, 2, 3)).min() > 1e-3
+
+
+def test_an_untrained_second_time_changes_nothing():
+    _, params, apply = with_second_time()
+    start = {**params["params"]["step"], "dense_2": {"kernel": jnp.zeros((16, 16))}}
+    params = {"params": {**params["params"], "step": start}}
+    x, t, y = batch()
+    np.testing.assert_array_equal(apply(params, x, t, y, r=jnp.float32(1)), apply(params, x, t, y))
+    shapes = jax.eval_shape(build_model("unet", {**TINY, "second_time": True}).init, jax.random.key(0), x, t, y)
+    assert jax.tree.map(jnp.shape, shapes["params"]["step"]) == jax.tree.map(jnp.shape, start)
+
+
+def test_a_second_time_is_refused_where_there_is_none():
+    model, params, _ = tiny()
+    x, t, y = batch()
+    with pytest.raises(ValueError, match="build it with second_time=True"):
+        jax.eval_shape(lambda: model.apply(params, x, t, y, r=t))
+
+
+def test_derivatives_agree_with_central_differences():
+    """Of the whole network in (x, t, r), in float64."""
+    spec = {"label": {"kind": "label", "num_classes": 3}, "style": {"kind": "vector", "size": 2}}
+    settings = {"num_classes": 0, "conditions": spec, "dtype": "float64", "second_time": True}
+    model = build_model("unet", {**TINY, "channel_multipliers": (1,), "attention_resolutions": (4,), **settings})
+    generator = np.random.default_rng(0)
+    x, t, _ = batch()
+    y = {"label": np.arange(BATCH), "style": generator.normal(size=(BATCH, 2))}
+    with jax.enable_x64(True):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), x, t, y)
+        params = jax.tree.map(lambda a: jnp.asarray(generator.normal(0, 0.2, a.shape)), shapes)
+        point = [jnp.asarray(np.asarray(a), jnp.float64) for a in (x, t * 0.5, 0.6 + t * 0.3)]
+        direction = [jnp.asarray(generator.normal(size=a.shape)) for a in point]
+        y = jax.tree.map(jnp.asarray, y)
+
+        @jit
+        def both(point, direction):
+            field = lambda x, t, r: model.apply(params, x, t, y, train=True, r=r)  # noqa: E731
+            forward = jax.jvp(field, tuple(point), tuple(direction))[1]
+            ahead, behind = (field(*jax.tree.map(lambda a, d, h=h: a + h * d, point, direction)) for h in (1e-5, -1e-5))
+            return forward, (ahead - behind) / 2e-5
+
+        forward, difference = both(point, direction)
+    assert forward.dtype == np.float64
+    np.testing.assert_allclose(forward, difference, rtol=1e-6, atol=1e-6 * np.abs(difference).max())

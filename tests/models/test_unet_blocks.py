@@ -1,4 +1,4 @@
-"""Folding, and attention against its formula."""
+"""The blocks of the UNet: attention against its formula, and that a new block changes nothing."""
 
 import functools
 
@@ -7,18 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmd.models.unet_blocks import ResidualBlock, SelfAttention, fold, unfold
+from fmd.models.unet import ResidualBlock, SelfAttention
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled to run once
-
-
-@pytest.mark.parametrize("p", [1, 2, 3])
-def test_fold_moves_pixels_and_unfold_brings_them_back(p):
-    x = jnp.arange(2 * 6 * 12 * 3, dtype=jnp.float32).reshape(2, 6, 12, 3)
-    folded = fold(x, p)
-    assert folded.shape == (2, 6 // p, 12 // p, 9 * p * p // 3)
-    np.testing.assert_array_equal(folded[1, 1, 2], x[1, p : 2 * p, 2 * p : 3 * p].reshape(-1))
-    np.testing.assert_array_equal(unfold(folded, p), x)
 
 
 @pytest.mark.parametrize(("width", "head_dim", "heads"), [(16, 8, 2), (8, 64, 1), (20, 6, 1)])

@@ -1,11 +1,10 @@
 """The contract's checker: what it lets through, and one line for each way to break it."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import pytest
 
-from fmd.models.conditional_vector_field import ConditionalVectorField, check_contract, draws_random_numbers
+from fmd.models.contract import Model, check_contract, draws_random_numbers
 from fmd.models.registry import build_model
 
 
@@ -42,7 +41,7 @@ class Pair(nn.Module):
 
 @pytest.mark.parametrize("model", [Linear(), build_model("unet", {"base_channels": 8, "num_classes": 0})])
 def test_good_models_pass(model):
-    assert isinstance(model, ConditionalVectorField)
+    assert isinstance(model, Model)
     check_contract(model, (6, 4, 2))
 
 
@@ -75,10 +74,31 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.parametrize(("rate", "draws"), [(0.5, True), (0.0, False), (None, False)])
-def test_whether_a_model_draws_is_found_out_and_not_read_from_a_field(rate, draws):
-    model, arguments = Noisy(rate), (jnp.zeros((2, 4, 4, 1)), jnp.zeros(2), jnp.zeros(2, jnp.int32))
-    variables = model.init(jax.random.key(0), *arguments)
-    assert draws_random_numbers(model.apply, variables, *arguments) == draws
+def test_dropout_is_found_by_tracing(rate, draws):
+    assert draws_random_numbers(Noisy(rate), (4, 4, 1)) == draws
+
+
+SPEC = {"label": {"kind": "label", "num_classes": 3}, "style": {"kind": "vector", "size": 5}}
+
+
+def test_conditions_and_a_second_time_pass_where_a_model_has_them():
+    settings = {"base_channels": 8, "num_classes": 0, "conditions": SPEC, "second_time": True, "dropout": 0.1}
+    model = build_model("unet", settings)
+    check_contract(model, (6, 4, 2), SPEC, second_time=True)
+    assert draws_random_numbers(model, (6, 4, 2), SPEC, second_time=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"conditions": SPEC}, "Linear cannot be told label, style: it has no field conditions"),
+        ({"second_time": True}, "Linear has no second time: its call takes no r"),
+    ],
+)
+def test_models_that_lack_what_is_needed_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        check_contract(Linear(), (6, 4, 1), **arguments)
+    assert "\n" not in str(error.value)
 
 
 def test_a_size_the_network_cannot_take_keeps_its_own_message():

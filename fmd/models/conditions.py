@@ -1,0 +1,292 @@
+"""Conditions of a network beside x and t, one class per kind.
+
+A condition `y` is int32 labels [B], or a dictionary of named parts. Its spec, plain data that a data set gives and a
+model keeps in its field `conditions`, is None for labels alone, else for example
+
+    {"label": {"kind": "label", "num_classes": 10}, "style": {"kind": "vector", "size": 16}}
+
+A part is dropped, or untold, when the network is not to know it: label dropout and the unconditional half of guidance.
+
+    kind     value                    untold                                        embedding
+    label    int [B]                  the null label num_classes                    a row of a table
+    vector   float [B, size]          `Told(value, told)` with told False           two layers, or a learned null vector
+
+Your own kind is a class in your own file, with an `example` and a `__call__` that embeds:
+
+    @register_condition("angle")
+    class Angle(Kind):
+        @nn.compact
+        def __call__(self, value):                                       # [B] or Told -> [B, dim]
+            return self.or_null(value, lambda degrees: nn.Dense(self.dim)(waves(degrees)))
+
+        def example(self, batch):
+            return jnp.zeros(batch)
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.core import freeze as freeze_dictionaries
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from fmd.registry import Registry
+from fmd.types import Condition, Mask, Told
+
+Spec = Mapping[str, Mapping[str, object]]
+"""Name of a part -> its kind and the fields of the kind."""
+
+Part: TypeAlias = PyTree
+"""A part of a condition: an array [B, ...], or `Told(array, mask)`."""
+
+
+class Kind(nn.Module):
+    """A kind of condition.
+
+    Its fields are the entries of its spec, beside the width `dim` and the `dtype` of the embedding.
+    """
+
+    dim: int
+    dtype: DTypeLike
+
+    def __call__(self, value: Part) -> Float[Array, "B {self.dim}"]:
+        """The embedding [B, dim] of a part, in `dtype`."""
+        raise NotImplementedError
+
+    def example(self, batch: int) -> Shaped[Array, "B ..."]:
+        """A value of the shape and dtype that the kind takes."""
+        raise NotImplementedError
+
+    def untold(self, value: Part, mask: Mask) -> Part:
+        """`value` untold where mask [B] is True."""
+        value, told = _told(value)
+        return Told(value, told & ~mask)
+
+    def check(self, array: Shaped[Array | np.ndarray, "..."], name: str) -> None:
+        """Raises ValueError, naming the part, for a wrong shape or dtype."""
+        wanted = self.example(1)
+        number = np.integer if jnp.issubdtype(wanted.dtype, np.integer) else np.floating
+        fits = array.ndim == wanted.ndim and array.shape[1:] == wanted.shape[1:]
+        if not (fits and jnp.issubdtype(array.dtype, number)):
+            shape = ", ".join(map(str, ("B", *wanted.shape[1:])))
+            words = "integers" if number is np.integer else "floats"
+            raise ValueError(f"condition {name!r} must be {words} [{shape}], got {array.dtype}{list(array.shape)}")
+
+    def or_null(self, value: Part, embed: Callable[[Array], Array]) -> Float[Array, "B {self.dim}"]:
+        """embed(value) where it is told, a learned vector elsewhere.
+
+        For use in `__call__`. A value that is not told is replaced by zeros first: it may be anything, and no gradient
+        comes from it.
+        """
+        value, told = _told(value)
+        null = self.param("null", nn.initializers.normal(0.02), (self.dim,))
+        shown = told.reshape(-1, *[1] * (value.ndim - 1))
+        embedding = embed(jnp.where(shown, value, jnp.zeros_like(value)))
+        return jnp.where(told[:, None], embedding.astype(self.dtype), null[None, :].astype(self.dtype))
+
+
+KINDS: Registry[Kind] = Registry("kind of condition")
+register_condition = KINDS.register
+
+
+@register_condition("label")
+class Label(Kind):
+    """Labels int [B] in [0, num_classes], each a row of a table.
+
+    num_classes is the null label. Other labels give NaN.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, value: Int[Array, " B"]) -> Float[Array, "B {self.dim}"]:
+        table = nn.Embed(self.num_classes + 1, self.dim, embedding_init=nn.initializers.normal(0.02), name="table")
+        return table(value).astype(self.dtype)
+
+    def example(self, batch: int) -> Int[Array, " B"]:
+        """Zeros int32 [batch]."""
+        return jnp.zeros(batch, jnp.int32)
+
+    def untold(self, value: Int[Array | np.ndarray, " B"], mask: Mask) -> Int[Array, " B"]:
+        """The null label where mask is True."""
+        return jnp.where(mask, self.num_classes, value)
+
+    def check(self, array: Shaped[Array | np.ndarray, "..."], name: str) -> None:
+        """Raises ValueError, naming the part, for a wrong shape or dtype, or a label out of range."""
+        super().check(array, name)
+        if array.size and not isinstance(array, jax.core.Tracer):
+            values = np.asarray(array)
+            low, high = values.min(), values.max()
+            if low < 0 or high > self.num_classes:
+                wrong = low if low < 0 else high
+                raise ValueError(
+                    f"condition {name!r} must lie in [0, {self.num_classes}], where {self.num_classes} is the null "
+                    f"label; got {wrong}"
+                )
+
+
+@register_condition("vector")
+class Vector(Kind):
+    """Vectors float [B, size], embedded by two layers.
+
+    The last layer starts at zero.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, value: Float[Array, "B {self.size}"] | Told) -> Float[Array, "B {self.dim}"]:
+        def embed(vector: Float[Array, "B C"]) -> Float[Array, "B E"]:
+            hidden = nn.silu(nn.Dense(self.dim, dtype=self.dtype, name="dense_1")(vector))
+            return nn.Dense(self.dim, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="dense_2")(hidden)
+
+        return self.or_null(value, embed)
+
+    def example(self, batch: int) -> Float[Array, "B {self.size}"]:
+        """Zeros float32 [batch, size]."""
+        return jnp.zeros((batch, self.size))
+
+
+def freeze(spec: Spec | None) -> Spec | None:
+    """The spec as a hashable value for a field of a model.
+
+    Lists become tuples.
+    """
+
+    def frozen(value: object) -> object:
+        if isinstance(value, Mapping):
+            return freeze_dictionaries({key: frozen(item) for key, item in value.items()})
+        return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+    return None if spec is None else freeze_dictionaries({name: frozen(part) for name, part in spec.items()})
+
+
+def drop(
+    y: Condition, spec: Spec | None, num_classes: int, mask: Mask | None = None, parts: Sequence[str] | None = None
+) -> Condition:
+    """`y` untold where mask is True, all of it or some parts.
+
+    Every result has the same structure, whatever mask and parts: told and untold conditions can be stacked.
+
+    Args:
+        y: labels int [B], or a dictionary of parts; None stays None.
+        spec: of the condition; None for labels alone.
+        num_classes: the null label of labels alone.
+        mask: bool [B]; everywhere by default.
+        parts: names; all by default. Labels alone are the part "label".
+
+    Raises:
+        ValueError: for a part that the condition does not have.
+    """
+    kinds = _kinds(spec, num_classes)
+    if unknown := sorted(set(parts or ()) - kinds.keys()):
+        raise ValueError(f"the condition has no part {', '.join(unknown)}; its parts: {', '.join(kinds)}")
+    if y is None:
+        return None
+    batch = jax.tree.leaves(y)[0].shape[0]
+    mask = jnp.ones(batch, bool) if mask is None else mask
+    nowhere = jnp.zeros(batch, bool)
+    values = _by_name(y, spec)
+    dropped = {
+        name: kind.untold(values[name], mask if parts is None or name in parts else nowhere)
+        for name, kind in kinds.items()
+    }
+    return dropped if spec is not None else dropped["label"]
+
+
+def check(y: Condition, spec: Spec | None, num_classes: int, count: int) -> None:
+    """Raises ValueError where `y` is no condition of `count` examples.
+
+    Args:
+        y: arrays of JAX or NumPy. The range of a traced array is not known and passes.
+        spec: of the condition; None for labels alone.
+        num_classes: of labels alone; 0 lets everything pass, as an unconditional network ignores it.
+        count: the number of examples.
+    """
+    if spec is not None or num_classes > 0:
+        _check(y, spec, _kinds(spec, num_classes), count)
+
+
+def example(spec: Spec | None, batch: int) -> Condition:
+    """A condition of the right structure, shapes and dtypes, for `model.init`."""
+    examples = {name: kind.example(batch) for name, kind in _kinds(spec, 0).items()}
+    return examples if spec is not None else examples["label"]
+
+
+def add_embeddings(
+    embedding: Float[Array, "B E"], y: Condition, spec: Spec | None, num_classes: int
+) -> Float[Array, "B E"]:
+    """`embedding` plus those of all parts of a condition.
+
+    To be called in the `__call__` of a network. The modules are named condition_NAME, that of labels alone is named
+    label.
+
+    Args:
+        embedding: of the time [B, E], which sets the width and the dtype.
+        y: the condition.
+        spec: the field `conditions` of the network, see `freeze`; None for labels alone.
+        num_classes: the field of the network; without a spec and with 0 it is unconditional and y is not looked at.
+
+    Raises:
+        ValueError: as `check` does.
+    """
+    if spec is None and num_classes == 0:
+        return embedding
+    own: dict[str, Any] = {"dim": embedding.shape[-1], "dtype": embedding.dtype}
+    if spec is None:
+        kinds: dict[str, Kind] = {"label": Label(num_classes=num_classes, **own, name="label")}
+    else:
+        kinds = {n: KINDS[kind](**fields, **own, name=f"condition_{n}") for n, kind, fields in _parts(spec)}
+    values = _check(y, spec, kinds, embedding.shape[0])
+    for name, kind in kinds.items():
+        embedding = embedding + kind(values[name])
+    return embedding
+
+
+def _parts(spec: Spec) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, kind, fields) of each part."""
+    for name, entry in spec.items():
+        if "kind" not in entry:
+            raise ValueError(f"condition {name!r} names no kind; known: {', '.join(KINDS.names())}")
+        yield name, str(entry["kind"]), {key: value for key, value in entry.items() if key != "kind"}
+
+
+def _kinds(spec: Spec | None, num_classes: int) -> dict[str, Kind]:
+    """The kind of each part, for all that needs no parameters.
+
+    The fields of a kind are checked.
+    """
+    offered = {"dim": 1, "dtype": "float32"}
+    spec = {"label": {"kind": "label", "num_classes": num_classes}} if spec is None else spec
+    return {name: KINDS.build(kind, fields, offered=offered) for name, kind, fields in _parts(spec)}
+
+
+def _check(y: Condition, spec: Spec | None, kinds: Mapping[str, Kind], count: object) -> Mapping[str, Part]:
+    values = _by_name(y, spec)
+    if values.keys() != kinds.keys():
+        raise ValueError(f"the condition must have the parts {', '.join(kinds)}; got {', '.join(values) or 'none'}")
+    for name, kind in kinds.items():
+        arrays = values[name] if isinstance(values[name], Told) else (values[name],)
+        if not all(hasattr(array, "shape") for array in arrays):
+            raise ValueError(f"condition {name!r} must be an array [B, ...], got {type(values[name]).__name__}")
+        kind.check(arrays[0], name)
+        if wrong := [array.shape for array in arrays if array.shape[:1] != (count,)]:
+            raise ValueError(f"condition {name!r} is of shape {list(wrong[0])} for {count} images")
+    return values
+
+
+def _by_name(y: Condition, spec: Spec | None) -> Mapping[str, Part]:
+    """The parts of `y` by name; labels alone are called label."""
+    if spec is None:
+        return {"label": y}
+    if not isinstance(y, Mapping):
+        raise ValueError(f"the condition must be a dictionary of {', '.join(spec)}; got {type(y).__name__}")
+    return y
+
+
+def _told(value: Part) -> Told:
+    return value if isinstance(value, Told) else Told(value, jnp.ones(value.shape[0], bool))

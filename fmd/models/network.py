@@ -1,0 +1,40 @@
+"""A model with its parameters as the `Network` that methods call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from fmd.blocks import Plain
+from fmd.models import conditions
+from fmd.types import Condition, Images, Mask, Params, Times
+
+
+@dataclass(frozen=True)
+class ModelNetwork:
+    """`apply` of a Flax model with parameters; `train` switches dropout on, with a key for each example.
+
+    The masks of dropout then do not depend on how a batch is split; `vmap` fuses back into one batch.
+    """
+
+    apply: Callable[..., Images]
+    params: Params
+    num_classes: int
+    conditions: Plain | None = None
+    train: bool = False
+    dropout_keys: Key[Array, " B"] | None = None
+
+    def __call__(self, x: Images, t: Times, y: Condition, r: Times | None = None) -> Images:
+        variables, second = {"params": self.params}, {} if r is None else {"r": r}
+        if self.dropout_keys is None:
+            return self.apply(variables, x, t, y, train=self.train, **second)
+
+        def one(key: Key[Array, ""], example: PyTree) -> Images:
+            x, t, y, second = jax.tree.map(lambda a: a[None], example)
+            return self.apply(variables, x, t, y, train=True, rngs={"dropout": key}, **second)[0]
+
+        return jax.vmap(one)(self.dropout_keys, (x, t, y, second))
+
+    def drop(self, y: Condition, mask: Mask | None = None, parts: Sequence[str] | None = None) -> Condition:
+        return conditions.drop(y, self.conditions, self.num_classes, mask=mask, parts=parts)
