@@ -1,68 +1,38 @@
-"""The process around a command: its flags, its memory pages, its caches, and how it reports an error."""
+"""The command line around its flags (`fmd.main` defines them): which mode takes which, memory, caches, error lines."""
 
 import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from absl import flags, logging
 
-PACKAGE = Path(__file__).parent.parent
+from fmd.config import long_names
+from fmd.files import user_cache
+
+PACKAGE = Path(__file__).parent
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 ACCELERATORS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")  # packages that bring one
 
-FLAGS_OF = {
+SETTINGS = ("weight", "solver", "steps", "shift", "tolerance")  # flags that are short names of `config.sample.*`
+
+FLAGS_OF = {  # the flags that each mode looks at
     "train": {"config", "workdir", "coordinator", "num_processes", "process_id"},
-    "sample": {
-        "checkpoint",
-        "average",
-        "n_samples",
-        "outfile",
-        "overwrite",
-        "label",
-        "weight",
-        "solver",
-        "steps",
-        "shift",
-        "tolerance",
-        "seed",
-    },
-    "eval": {
-        "checkpoint",
-        "average",
-        "n_samples",
-        "weight",
-        "solver",
-        "steps",
-        "shift",
-        "tolerance",
-        "seed",
-        "reference",
-        "features",
-        "bits_per_dim",
-        "samples",
-        "source",
-        "sweep",
-    },
-    "export": {"checkpoint", "average", "out"},
-}  # the flags that each mode looks at
+    "sample": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", *SETTINGS},
+    "eval": {"checkpoint", "average", "n_samples", "seed", "reference", "features", "bits_per_dim", "samples"}
+    | {"bits_draws", "classes", "source", "sweep", "trust", *SETTINGS},
+    "export": {"checkpoint", "average", "out", "trust", *SETTINGS},
+}
 
 NOT_BESIDE = {
     "samples": FLAGS_OF["eval"] - {"checkpoint", "samples", "source", "reference", "features"},  # drawn already
     "checkpoint": {"source"},  # it carries its own
-    "sweep": {"bits_per_dim"},
+    "sweep": {"bits_per_dim", "bits_draws"},
 }  # flags that have no effect where another is given
 
-KEY_OF = {  # where the config says what a flag does
-    "seed": "seed",
-    "source": "data.source",
-    "weight": "sample.guidance.weight",
-    "solver": "sample.solver",
-    "steps": "sample.steps",
-    "shift": "sample.grid",
-}
+KEY_OF = {"seed": "seed", "source": "data.source"}  # the keys of a config that do in training what a flag does
+KEY_OF |= {name: long_names(name, None)[-1][0] for name in SETTINGS}
 
 
 def use_huge_pages() -> None:
@@ -85,8 +55,7 @@ def use_compilation_cache() -> None:
     import jax
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "fmd" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -115,19 +84,20 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         raise ValueError(str(error).splitlines()[0]) from None
 
 
-def need(parsed: Any, flag: str, message: str) -> None:
+def need(parsed: flags.FlagValues, flag: str, message: str) -> None:
+    """Raises ValueError with this message where a flag was not given."""
     if parsed[flag].value is None:
         raise ValueError(message)
 
 
-def check_flags(parsed: Any, overrides: Sequence[tuple[str, str]]) -> None:
+def check_flags(parsed: flags.FlagValues, overrides: Sequence[tuple[str, str]]) -> None:
     """Refuses what was given but would have no effect in this mode.
 
     Raises:
         ValueError: naming the flag, and the modes that it goes with.
     """
-    if overrides and parsed.mode != "train":
-        raise ValueError(f"--config.{overrides[0][0]} only goes with --mode=train; a checkpoint carries its config")
+    if overrides and parsed.mode != "train" and parsed.samples is not None:
+        raise ValueError(f"--config.{overrides[0][0]} has no effect beside --samples; leave one of them out")
     for name in sorted(set().union(*FLAGS_OF.values())):
         if parsed[name].present and name not in FLAGS_OF[parsed.mode]:
             modes = " and ".join(f"--mode={mode}" for mode, names in FLAGS_OF.items() if name in names)
@@ -160,9 +130,12 @@ def one_line(error: BaseException) -> str:
     return " ".join((text or type(error).__name__).split()) + (f" [{notes}]" if notes else "")
 
 
-def leave(code: int) -> None:
-    """Ends the program. One process of several goes at once: JAX would first wait for the others, which wait for it."""
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+def leave(code: int, *, at_once: bool = False) -> None:
+    """Ends the program, `at_once` without waiting for threads.
+
+    One process of several goes at once, too: JAX would first wait for the others, which wait for it.
+    """
+    if at_once or ("jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -170,7 +143,7 @@ def leave(code: int) -> None:
 
 
 def log_plainly() -> None:
-    """Plain lines of fmd's own; of the libraries below only warnings, which keep absl's prefix out of the way."""
+    """Logs fmd's messages without a prefix, and only warnings from other libraries."""
     import logging as python_logging
 
     handler = logging.get_absl_handler()

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from jax import P
 
-from fmd.utils import distributed
+from fmd import devices
 
 
 def test_auto_is_jit_on_one_device_and_a_mesh_on_several():
-    assert distributed.make_layout(devices=jax.devices()[:1]).mode == "jit"
-    layout = distributed.make_layout()
+    assert devices.make_layout(devices=jax.devices()[:1]).mode == "jit"
+    layout = devices.make_layout()
     assert (layout.mode, layout.mesh.shape) == ("mesh", {"data": 8, "fsdp": 1})
-    assert distributed.make_layout("jit").mesh.size == 1
+    assert devices.make_layout("jit").mesh.size == 1
 
 
 @pytest.mark.parametrize(("mode", "fsdp", "message"), [
@@ -25,30 +25,30 @@ def test_auto_is_jit_on_one_device_and_a_mesh_on_several():
 ])  # fmt: skip
 def test_layouts_that_make_no_sense_are_refused(mode, fsdp, message):
     with pytest.raises(ValueError, match=message):
-        distributed.make_layout(mode, fsdp=fsdp)
+        devices.make_layout(mode, fsdp=fsdp)
 
 
 @pytest.mark.parametrize("mode", ["pmap", "jit"])
 def test_several_processes_need_a_mesh(monkeypatch, mode):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="use mesh"):
-        distributed.make_layout(mode)
+        devices.make_layout(mode)
 
 
-def test_large_arrays_are_split_along_their_longest_divisible_axis_and_small_ones_are_not():
-    layout = distributed.make_layout("mesh", fsdp=4)
+def test_large_arrays_are_split_along_their_longest_divisible_axis():
+    layout = devices.make_layout("mesh", fsdp=4)
     shapes = {"wide": (64, 512), "tall": (3, 3, 512, 64), "odd": (513, 511), "small": (64,)}
     tree = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    specs = jax.tree.map(lambda s: s.spec, distributed.state_shardings(layout, tree))
+    specs = jax.tree.map(lambda s: s.spec, devices.state_shardings(layout, tree))
     assert specs == {"wide": P(None, "fsdp"), "tall": P(None, None, "fsdp"), "odd": P(), "small": P()}
-    plain = distributed.state_shardings(distributed.make_layout("mesh"), tree)
+    plain = devices.state_shardings(devices.make_layout("mesh"), tree)
     assert all(sharding.spec == P() for sharding in jax.tree.leaves(plain))
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap", "mesh"])
 def test_a_feed_keeps_its_order_over_the_devices(mode):
-    layout = distributed.make_layout(mode)
-    placed = distributed.place_feed(layout, {"rows": np.arange(32, dtype=np.int32).reshape(2, 16)})["rows"]
+    layout = devices.make_layout(mode)
+    placed = devices.place_feed(layout, {"rows": np.arange(32, dtype=np.int32).reshape(2, 16)})["rows"]
     np.testing.assert_array_equal(np.asarray(placed).reshape(2, 16), np.arange(32).reshape(2, 16))
     if mode == "mesh":
         parts = [np.asarray(shard.data) for shard in placed.addressable_shards]
@@ -57,10 +57,10 @@ def test_a_feed_keeps_its_order_over_the_devices(mode):
 
 
 def test_replicated_and_split_arrays():
-    layout = distributed.make_layout("mesh", fsdp=2)
-    tree = distributed.replicate(layout, {"a": np.arange(3.0)})
+    layout = devices.make_layout("mesh", fsdp=2)
+    tree = devices.replicate(layout, {"a": np.arange(3.0)})
     assert tree["a"].sharding.is_fully_replicated
-    (split,) = distributed.split_batch(layout, np.arange(16))
+    split = devices.split_batch(layout, np.arange(16))
     assert {shard.data.shape for shard in split.addressable_shards} == {(2,)}
     np.testing.assert_array_equal(split, np.arange(16))
 
@@ -70,8 +70,8 @@ def test_initialize_needs_all_three_values_or_none(monkeypatch):
     monkeypatch.delenv("TPU_WORKER_HOSTNAMES", raising=False)
     for given in [("localhost:1", None, None), (None, 2, None), ("localhost:1", 2, None)]:
         with pytest.raises(ValueError, match="belong together"):
-            distributed.initialize(*given)
-    distributed.initialize()  # alone
+            devices.initialize(*given)
+    devices.initialize()  # alone
 
 
 SRUN = {"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "node[1-2]"}
@@ -84,39 +84,79 @@ def test_several_tasks_are_recognised_from_the_environment(monkeypatch, environm
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: calls.append(args))
-    distributed.initialize()
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **devices: calls.append((args, devices)))
+    alone = ((), {"local_device_ids": None})
+    devices.initialize()
     in_sbatch_without_srun = environment == {"SLURM_NTASKS": "4"}
-    assert calls == ([()] if environment and not in_sbatch_without_srun else [])
-    distributed.initialize("host:1", 2, 1)
-    assert calls[-1] == ("host:1", 2, 1)
-    distributed.initialize("auto")
-    assert calls[-1] == ()
+    assert calls == ([alone] if environment and not in_sbatch_without_srun else [])
+    devices.initialize("host:1", 2, 1)
+    assert calls[-1] == (("host:1", 2, 1), {})
+    devices.initialize("auto")
+    assert calls[-1] == alone
     with pytest.raises(ValueError, match="belong together"):
-        distributed.initialize("auto", 2)
+        devices.initialize("auto", 2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [0, 1, 2, 3]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_GPUS_ON_NODE": "8"}, list(range(8))),
+        ({"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),  # one each, JAX's way
+        ({"SLURM_STEP_TASKS_PER_NODE": "1", "CUDA_VISIBLE_DEVICES": "2"}, None),
+        ({}, None),
+    ],
+)
+def test_the_only_task_of_a_node_uses_all_its_gpus(monkeypatch, environment, expected):
+    for key in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert devices.local_devices() == expected
+
+
+def test_a_few_sizes_serve_all_counts():
+    sizes = {devices.few_sizes(count) for count in range(1, 257)}
+    assert sorted(sizes) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
+    assert all(devices.few_sizes(count) >= count for count in range(1, 257))
+
+
+def test_parts_are_mapped_and_joined_whatever_their_size():
+    layout, shapes = devices.make_layout("mesh"), []
+
+    def double(x, parts):
+        shapes.append(x.shape)
+        return {"x": 2 * x, "y": parts["y"] + 1}
+
+    x, y = np.arange(21.0), np.arange(42).reshape(21, 2)
+    for size in (8, 16, 64):
+        found = devices.map_batches(layout, jax.jit(double), size, x, {"y": y})
+        np.testing.assert_array_equal(found["x"], 2 * x)
+        np.testing.assert_array_equal(found["y"], y + 1)
+    assert shapes == [(8,), (16,), (24,)]  # one trace each; 21 are filled up to 24
 
 
 def test_one_process_agrees_with_itself():
-    assert distributed.share("good") == "good"
+    assert devices.share("good") == "good"
     done = []
-    distributed.on_main(lambda: done.append(1))
+    devices.on_main(lambda: done.append(1))
     assert done == [1]
     with pytest.raises(FileExistsError, match="taken"):
-        distributed.on_main(lambda: (_ for _ in ()).throw(FileExistsError("taken")))
-    vote = distributed.Vote(distributed.make_layout())
+        devices.on_main(lambda: (_ for _ in ()).throw(FileExistsError("taken")))
+    vote = devices.Vote(devices.make_layout())
     assert [vote(False), vote(True), vote(False)] == [False, True, False]
 
 
 def test_what_the_main_process_raised_is_raised_by_the_others(monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(distributed, "share", lambda text: "the folder is taken")
+    monkeypatch.setattr(devices, "share", lambda text: "the folder is taken")
     with pytest.raises(ValueError, match="the folder is taken"):
-        distributed.on_main(lambda: pytest.fail("only the main process acts"))
+        devices.on_main(lambda: pytest.fail("only the main process acts"))
 
 
 def test_an_error_of_ones_own_is_not_blamed_on_another_process(monkeypatch):
     def fail(text):
-        with distributed.clear_message_when_another_process_ends():
+        with devices.clear_message_when_another_process_ends():
             raise jax.errors.JaxRuntimeError(text)
 
     with pytest.raises(jax.errors.JaxRuntimeError):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmd.utils import compile as fmd_compile
-from fmd.utils.compile import CPU_OPTIONS, cpu_compiler_options, unroll_gradients
+from fmd import devices as fmd_compile
+from fmd.devices import CPU_OPTIONS, cpu_compiler_options, unroll_gradients
 
 
 @pytest.fixture
