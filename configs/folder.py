@@ -1,8 +1,9 @@
 """Your own images: a folder with one sub-folder per class, or a folder of images without classes.
 
-    PATH/cats/a.jpg  PATH/dogs/b.png        class-conditional; the classes are the sorted names of the sub-folders
+    PATH/cats/a.jpg  PATH/dogs/b.png        class-conditional; the classes are the sub-folders, 2 before 10
     PATH/a.jpg  PATH/b.png                  no labels: an unconditional model, trained and sampled by the same commands
-    PATH/train/...  PATH/test/...           either of these in each; without a test folder a tenth is held out
+    PATH/train/...  PATH/test/...           either of these in each; Training, val, dev, ... are known as well.
+                                            Without a test folder a tenth is held out
 
     python -m fmd.main --config=configs/folder.py --config.data.params.path=PATH --workdir=runs/NAME
     python -m fmd.main --mode=sample --checkpoint=runs/NAME --outfile=samples.png
@@ -14,8 +15,9 @@ must then be of one size.
 Channels. `channels=3` makes grey images colour ones, `1` the other way round; transparency is laid over white. With
 None the files must agree.
 
-Files that cannot be read are left out; the log says how many and names the first. Decoded images are kept below
-~/.cache/fmd until a file changes, so that only the first start takes time.
+Files that cannot be read are left out; the log counts them by reason and names the first. It also says what else was
+not taken, and the classes with counts. Decoded images are kept below ~/.cache/fmd until a file changes, so that only
+the first start takes time.
 
 Guidance. Where there are classes, sample with `--weight=2` or set `config.sample.guidance.weight`; without classes
 there is nothing to guide, and any weight but 1 is refused.

@@ -1,13 +1,14 @@
 """Where images come from and how they become batches.
 
-`load(source, **params)` gives an `ImageDataset` in memory; `order.batch_indices(seed, step, ...)` says which examples
-make the batch of a step, and `streaming.ImageStream` reads the same batches of a set that does not fit into memory.
-The order is a pure function, so the only position to save is the number of the step.
+`load(source, **params)` gives an `ImageDataset`; `order.batch_indices(seed, step, ...)` gives the examples of a batch,
+and `streaming.ImageStream` reads the same batches of a set that does not fit into memory. The order is a pure function
+of seed and step, so the only position to save is the number of the step.
 """
 
-from fmd.data import digits, folder, idx, mnist, npz, tfds  # noqa: F401  (each import registers its sources)
-from fmd.data.datasets import ImageDataset, Split, load, register_source, source_names
+from fmd.data.dataset import ImageDataset
 from fmd.data.order import batch_indices, dispatch_indices
+from fmd.data.sources import load, register_source, source_names
+from fmd.data.split import Split
 from fmd.data.streaming import ImageStream, StreamedSplit
 
 __all__ = [

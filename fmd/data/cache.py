@@ -1,63 +1,35 @@
-"""Where downloaded and decoded data is kept, and how files get there without ever being seen half written."""
+"""Decoded arrays kept on disk for the next start."""
 
-from __future__ import annotations
-
-import contextlib
-import hashlib
 import json
-import os
-import tempfile
+import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from absl import logging
 
-
-def cache_dir() -> Path:
-    """The folder for data of this user (not created here).
-
-    FMD_DATA_DIR where it is set; otherwise `fmd/data` in XDG_CACHE_HOME or ~/.cache, beside the compiled programs.
-    """
-    if os.environ.get("FMD_DATA_DIR"):
-        return Path(os.environ["FMD_DATA_DIR"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmd" / "data"
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`.
-
-    A reader sees the old file or the new one, never a part; of several processes writing the same path at the same
-    time the last one wins. Raises OSError where the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        # mkstemp makes files that only their owner can read; give them the usual rights.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
+from fmd.files import atomic_path, clear_unfinished, data_cache, digest
 
 Arrays = dict[str, np.ndarray]
 
+DAY = 86_400.0  # seconds after which an unfinished file is nobody's
+
 
 def kept_arrays(name: str, identity: object, build: Callable[[], Arrays]) -> Arrays:
-    """What `build` returns, kept in the cache folder as `decoded/NAME-HASH.npz` for the next start.
+    """The arrays that `build` returns, kept in the cache folder.
 
-    HASH is that of `identity`, a JSON value that must change whenever the result of `build` would. A damaged file is
-    built again; where the folder cannot be written the arrays are returned all the same, with a warning.
+    They lie in `decoded/NAME-HASH.npz`. A damaged file is built again. Where the folder cannot be written the arrays
+    are returned all the same, with a warning.
+
+    Args:
+        name: for people who look into the folder.
+        identity: a JSON value that must change whenever the result of `build` would; HASH is its digest.
+        build: makes the arrays.
     """
-    code = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
-    path = cache_dir() / "decoded" / f"{name}-{code}.npz"
+    code = digest(json.dumps(identity).encode())[:24]
+    path = data_cache() / "decoded" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:80]}-{code}.npz"
     if path.is_file():
         try:
             # The archive's check sums are compared on reading; no pickle is ever admitted.
@@ -67,7 +39,28 @@ def kept_arrays(name: str, identity: object, build: Callable[[], Arrays]) -> Arr
             logging.warning("decoding again: the kept copy %s is damaged (%s)", path, error)
     arrays = build()
     try:
-        write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        clear_unfinished(path.parent, older_than=DAY)
+        with atomic_path(path, overwrite=True) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
     except OSError as error:
-        logging.warning("the decoded images are not kept: %s cannot be written (%s)", path, error)
+        logging.warning("the decoded arrays are not kept: %s cannot be written (%s)", path, error)
     return arrays
+
+
+def fingerprint(files: Iterable[Path]) -> list[list[str | int]]:
+    """Place, length, times and number on the disk of each file.
+
+    They change when a file is changed or replaced.
+
+    Equal listings in two places have different ones; so has a file whose time of change was set back.
+    """
+    found: list[list[str | int]] = []
+    for file in files:
+        try:
+            stat = file.stat()
+            found.append(
+                [str(file.absolute()), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            )
+        except OSError:
+            found.append([str(file.absolute())])
+    return found

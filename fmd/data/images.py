@@ -1,67 +1,135 @@
-"""Image files and arrays of any size made uint8 arrays of one size.
+"""Image files and arrays of any size as uint8 arrays.
 
 Resizing is the same everywhere: the largest centred rectangle of the target's proportions is cut out and scaled to the
 target with the Lanczos filter (which averages where it shrinks). For a square target that is a centre crop of the
 shorter side.
 """
 
-from __future__ import annotations
-
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
+from jaxtyping import UInt8
+
+from fmd.data.metadata import without_metadata
+from fmd.files import printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Size = int | tuple[int, int] | list[int] | None
+Size: TypeAlias = int | tuple[int, int] | None
+T = TypeVar("T")
 
-# The channels of Pillow's modes; transparency is laid over white. 32-bit and floating-point modes have no agreed range.
-_CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "I;16": 1, "I;16B": 1, "I;16L": 1}
+# The channels of Pillow's modes; transparency is laid over white.
+_CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1}
 _CHANNELS |= dict.fromkeys(("P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"), 3)
-_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 turn the image by a quarter
+_REFUSED = {"F": "32-bit floating-point pixels", "I": "32-bit whole-number pixels"}  # of no agreed range
+_ORIENTATION = 0x0112  # the EXIF tag
+_STACKS = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")  # formats of several pages; an MPO's second image is a preview
+
+
+class Unsupported(ValueError):
+    """Pixels that have no agreed meaning as a picture."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The facts of an image file that are known before its pixels.
+
+    Attributes:
+        shape: (height, width, channels), upright.
+        pages: how many pictures the file holds.
+        top: the largest value of 16-bit pixels; 0 for others.
+    """
+
+    shape: tuple[int, int, int]
+    pages: int = 1
+    top: int = 0
 
 
 def height_width(image_size: Size) -> tuple[int, int] | None:
-    """(height, width) of a configured size: one number for a square, two, or None for "as it is". ValueError else."""
+    """(height, width) of a configured size.
+
+    The size is one number for a square, two numbers, or None for "as it is". Raises ValueError for others.
+    """
     if image_size is None:
         return None
-    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(pair) != 2 or min(pair) < 1:
+    pair = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+    if min(pair) < 1:
         raise ValueError(f"image_size must be one or two positive numbers (height, width), got {image_size}")
     return pair
 
 
-def probe(path: Path) -> tuple[int, int, int]:
-    """(height, width, channels) from the header of an image file, upright. OSError or ValueError if unreadable."""
-    from PIL import Image
+def probe(path: Path) -> Header:
+    """The header of an image file.
 
-    with Image.open(path) as image:
+    Raises whatever Pillow's plugins raise for a damaged one.
+    """
+
+    def look(image: "Image.Image") -> Header:
         width, height = image.size
-        if image.getexif().get(_ORIENTATION, 1) >= 5:
+        if _orientation(image) >= 5:  # turned by a quarter
             width, height = height, width
-        return height, width, _channels(image)
+        top = int(np.asarray(image).max()) if _is_deep(image) else 0
+        return Header((height, width, _channels(image)), _pages(image), top)
+
+    return _open(path, look)
 
 
-def read(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    """The image file as uint8 [height, width, channels], 1 or 3 channels. OSError or ValueError if unreadable."""
-    from PIL import Image, ImageOps
+def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> UInt8[np.ndarray, "h w c"]:
+    """The image file as uint8 [height, width, channels].
 
-    with Image.open(path) as image:
+    Raises whatever Pillow's plugins raise for a damaged one.
+
+    Args:
+        path: of the file.
+        size: (height, width).
+        channels: 1 or 3.
+        bits: how many bits 16-bit grey uses; the upper eight of them are taken.
+    """
+
+    def decode(image: "Image.Image") -> np.ndarray:
+        from PIL import Image
+
         _channels(image)
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        upright = _turned(image)
+        if _is_deep(image):
+            upright = Image.fromarray(np.minimum(np.asarray(upright) >> (bits - 8), 255).astype(np.uint8))
         if upright.has_transparency_data:
             white = Image.new("RGBA", upright.size, "white")
             upright = Image.alpha_composite(white, upright.convert("RGBA"))
         return _to_array(_fit(upright.convert("L" if channels == 1 else "RGB"), size))
 
+    return _open(path, decode)
 
-def fit_array(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 image [H, W, C] with 1, 3 or 4 channels, resized to uint8 [height, width, C]."""
+
+def reason(error: Exception) -> str:
+    """The reason to leave a file out, in equal words for equal causes."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, Unsupported):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture, or damaged at its beginning"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).splitlines() or [""]
+    plain = re.sub(r"\s*\([^)]*\)|b?'[^']*'|\d+", "", lines[0]).strip()  # without what differs from file to file
+    return printable(plain[:80]) or type(error).__name__
+
+
+def fit_array(image: np.ndarray, size: tuple[int, int]) -> UInt8[np.ndarray, "h w c"]:
+    """A uint8 image [H, W, C] resized to uint8 [height, width, C].
+
+    C is 1, 3 or 4.
+    """
     from PIL import Image
 
     if image.shape[:2] == size:
@@ -69,7 +137,66 @@ def fit_array(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _to_array(_fit(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), size))
 
 
-def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _open(path: Path, use: Callable[["Image.Image"], T]) -> T:
+    """`use` of the opened image.
+
+    Where that fails because of broken metadata, of the image without them.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return use(image)
+    except (Unsupported, Image.DecompressionBombError, PermissionError, FileNotFoundError):
+        raise
+    except Exception as error:
+        bare = without_metadata(path.read_bytes())
+        if bare is None:
+            raise
+        try:
+            with Image.open(io.BytesIO(bare)) as image:
+                return use(image)
+        except Exception:
+            raise error from None
+
+
+def _orientation(image: "Image.Image") -> int:
+    """EXIF's orientation 1 to 8.
+
+    It is 1 where the tag is missing or broken.
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # cameras and editors write whatever they like
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turned(image: "Image.Image") -> "Image.Image":
+    """The image upright."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    turn = turns.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _pages(image: "Image.Image") -> int:
+    try:
+        return int(getattr(image, "n_frames", 1)) if image.format in _STACKS else 1
+    except Exception:  # a later page is damaged; the first need not be
+        return 1
+
+
+def _fit(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
     from PIL import Image, ImageOps
 
     height, width = size
@@ -78,12 +205,22 @@ def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
 
 
-def _to_array(image: Image.Image) -> np.ndarray:
+def _to_array(image: "Image.Image") -> np.ndarray:
     array = np.asarray(image)
     return array if array.ndim == 3 else array[..., None]
 
 
-def _channels(image: Image.Image) -> int:
+def _is_deep(image: "Image.Image") -> bool:
+    """True for grey of 16 bits.
+
+    Pillow gives the pixels of PGM files as 32 bits.
+    """
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
+
+
+def _channels(image: "Image.Image") -> int:
+    if _is_deep(image):
+        return 1
     if image.mode not in _CHANNELS:
-        raise ValueError(f"pixels of type {image.mode} are not supported")
+        raise Unsupported(_REFUSED.get(image.mode, f"pixels of type {image.mode}"))
     return _CHANNELS[image.mode]

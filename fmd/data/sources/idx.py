@@ -1,10 +1,8 @@
-"""IDX files, the format of MNIST and its relatives, and the source `idx` that reads a folder of them.
+"""IDX files, the format of MNIST, and the source `idx`.
 
 An IDX file is a header, two zero bytes, one byte for the type (0x08: unsigned bytes, the only one used for images), one
 byte for the number of dimensions, each dimension as a big-endian uint32, and then the values. It may be gzipped.
 """
-
-from __future__ import annotations
 
 import gzip
 import os
@@ -14,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fmd.data.datasets import ImageDataset, Split, register_source
+from fmd.data.arrays import as_images, as_labels, full_range
+from fmd.data.dataset import ImageDataset
+from fmd.data.sources import register_source
+from fmd.data.split import Split
+from fmd.files import expand, printable
 
 # Where Debian's package dataset-fashion-mnist puts its four files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -24,7 +26,10 @@ FILE_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """The uint8 array in the bytes of an unpacked IDX file; `name` is for the message of the ValueError."""
+    """The uint8 array in the bytes of an unpacked IDX file.
+
+    `name` is for the message of the ValueError.
+    """
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError(f"{name} is not an IDX file: it begins with {data[:4].hex() or 'nothing'}, not with 0000")
     if data[2] != 0x08:
@@ -44,7 +49,10 @@ def encode(array: np.ndarray) -> bytes:
 
 
 def unpack(data: bytes, name: str) -> bytes:
-    """`data` without its gzip layer, if it has one. Raises ValueError for a truncated or damaged gzip stream."""
+    """`data` without its gzip layer, if it has one.
+
+    Raises ValueError for a truncated or damaged gzip stream.
+    """
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:
@@ -54,27 +62,34 @@ def unpack(data: bytes, name: str) -> bytes:
 
 
 def make_split(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
-    """A split from IDX images [N, H, W] or [N, H, W, C] and labels [N]. Raises ValueError where they do not fit."""
-    if images.ndim not in (3, 4) or labels.ndim != 1:
-        raise ValueError(f"{name}: images {list(images.shape)} and labels {list(labels.shape)}, need [N, H, W] and [N]")
+    """A split from the arrays of two IDX files.
+
+    Raises ValueError where they do not fit.
+    """
     try:
-        return Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
+        return Split(as_images(images, name), as_labels(labels))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Train images, train labels, test images and test labels in a folder, each gzipped or not.
+    """Train images, train labels, test images, test labels in a folder.
 
-    Raises FileNotFoundError for a missing folder or file, PermissionError for a folder that cannot be read, ValueError
-    where several files could be meant.
+    Each may be gzipped.
+
+    Hidden files do not count.
+
+    Raises:
+        FileNotFoundError: for a missing folder or file.
+        PermissionError: for a folder that cannot be read.
+        ValueError: where several files could be meant.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {printable(folder)}")
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except PermissionError:
-        raise PermissionError(f"folder {folder} cannot be read: check its permissions") from None
+        raise PermissionError(f"folder {printable(folder)} cannot be read: check its permissions") from None
     train = [name for name in names if "train" in name]
     test = [name for name in names if "t10k" in name or "test" in name]
     wanted = zip((train, train, test, test), ("images", "labels", "images", "labels"), FILE_NAMES, strict=True)
@@ -82,12 +97,16 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def _pick(folder: Path, names: list[str], example: str) -> str:
-    """The one file among `names`; of a file and its gzipped copy the plain one."""
+    """The one file among `names`.
+
+    Of a file and its gzipped copy it is the plain one.
+    """
     names = [name for name in names if name.removesuffix(".gz").endswith("ubyte")]
     if not names:
-        raise FileNotFoundError(f"folder {folder} has no {example} or {example}.gz")
+        raise FileNotFoundError(f"folder {printable(folder)} has no {example} or {example}.gz")
     if len({name.removesuffix(".gz") for name in names}) > 1:
-        raise ValueError(f"folder {folder} holds several sets ({', '.join(names)}): give each its own folder")
+        several = ", ".join(map(printable, names))
+        raise ValueError(f"folder {printable(folder)} holds several sets ({several}): give each its own folder")
     return names[0]
 
 
@@ -95,14 +114,20 @@ def _pick(folder: Path, names: list[str], example: str) -> str:
 def load_idx(
     path: str = str(DEBIAN_FASHION_MNIST), num_classes: int | None = None, name: str | None = None
 ) -> ImageDataset:
-    """Four IDX files in the folder `path`, gzipped or not, by their customary names (EMNIST's prefixes included).
+    """Four IDX files in the folder `path`, gzipped or not.
+
+    They have their customary names, EMNIST's prefixes included.
 
     Without `path`, the place of Debian's package dataset-fashion-mnist. `num_classes` defaults to the largest label
     plus one.
     """
-    folder = Path(path).expanduser()
-    train_x, train_y, test_x, test_y = (decode(unpack(f.read_bytes(), str(f)), str(f)) for f in find_files(folder))
-    train, test = make_split(train_x, train_y, f"{folder} train"), make_split(test_x, test_y, f"{folder} test")
+    folder = expand(path)
+    shown = printable(folder)
+    train_x, train_y, test_x, test_y = (
+        decode(unpack(f.read_bytes(), printable(f)), printable(f)) for f in find_files(folder)
+    )
+    train_x, test_x = full_range([train_x, test_x], shown)
+    train, test = make_split(train_x, train_y, f"{shown} train"), make_split(test_x, test_y, f"{shown} test")
     if num_classes is None:
         num_classes = int(max(train.labels.max(), test.labels.max())) + 1
-    return ImageDataset(name or folder.name, train, test, num_classes, f"from the IDX files in {folder}")
+    return ImageDataset(name or printable(folder.name), train, test, num_classes, f"from the IDX files in {shown}")

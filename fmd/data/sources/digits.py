@@ -1,10 +1,13 @@
-"""The source `digits`: scikit-learn's bundled 8x8 digits, 1797 scans of ten classes that need no download."""
+"""The source `digits`: scikit-learn's bundled scans of ten digits.
 
-from __future__ import annotations
+There are 1797 of 8x8 pixels. They need no download.
+"""
 
 import numpy as np
 
-from fmd.data.datasets import ImageDataset, Split, hold_out, register_source
+from fmd.data.dataset import ImageDataset
+from fmd.data.sources import register_source
+from fmd.data.split import Split, hold_out
 
 TEST_PER_CLASS = 30
 
@@ -20,12 +23,12 @@ def load_digits() -> ImageDataset:
 
     bundled = load_digits()
     images = np.round(bundled.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = bundled.target.astype(np.int32)
-    test = hold_out(labels, lambda n: TEST_PER_CLASS)
+    whole = Split(images, bundled.target.astype(np.int32))
+    test = hold_out(whole.labels, lambda n: TEST_PER_CLASS)
     return ImageDataset(
         "digits",
-        train=Split(images[~test], labels[~test]),
-        test=Split(images[test], labels[test]),
+        train=whole.take(~test),
+        test=whole.take(test),
         num_classes=10,
         provenance="from the installed scikit-learn",
         class_names=tuple("0123456789"),

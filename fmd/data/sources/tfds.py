@@ -5,8 +5,6 @@ TFDS's data sources, and tfrecord, which can only be read from front to back, by
 not prepared yet is prepared in array_record format, for which TensorFlow must be installed.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import importlib.util
@@ -14,16 +12,21 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from absl import logging
 
 from fmd.data import images
-from fmd.data.cache import kept_arrays
-from fmd.data.datasets import ImageDataset, Split, register_source, split_off
-from fmd.data.streaming import StreamedSplit
+from fmd.data.cache import Arrays, fingerprint, kept_arrays
+from fmd.data.dataset import ImageDataset
+from fmd.data.sources import register_source
+from fmd.data.split import Split, split_off
+from fmd.data.streaming import RandomAccess, StreamedSplit
+from fmd.files import expand
 
-_FORMAT = 1  # of the kept arrays; raise it when the decoding changes
+Builder: TypeAlias = Any  # tensorflow_datasets.core.DatasetBuilder; that package has no types
+_FORMAT = 2  # of the kept arrays; raise it when the decoding changes
 
 
 @register_source("tfds")
@@ -36,41 +39,62 @@ def load_tfds(
     test_fraction: float = 0.1,
     stream: bool = False,
 ) -> ImageDataset:
-    """The set `name` of TFDS in memory, its decoded images kept in the cache folder; or streamed from disk.
+    """The set `name` of TFDS, in memory or streamed.
+
+    Decoded images are kept in the cache folder.
 
     Args:
-      name: `cifar10`, `name:version`, `name/config`.
-      data_dir: where prepared sets lie; None for TFDS_DATA_DIR or ~/tensorflow_datasets.
-      image_size: as in `fmd.data.images`; None where all images have the same size already.
-      train_split, test_split: names of splits. Without `test_split` the first of `test` and `validation` that the set
-        has, and if it has neither, `test_fraction` of each class.
-      stream: leave the training split on disk; for sets that do not fit into memory. Needs a test split and a format
-        with random access.
+        name: `cifar10`, `name:version`, `name/config`.
+        data_dir: where prepared sets lie; None for TFDS_DATA_DIR or ~/tensorflow_datasets.
+        image_size: as in `fmd.data.images`; None where all images have the same size already.
+        train_split: its name.
+        test_split: its name; the first of `test` and `validation` that has labels by default, and without those
+            `test_fraction` of each class.
+        test_fraction: the part of each class that is held out where there is no test split.
+        stream: leave the training split on disk; for sets that do not fit into memory. Needs a test split and a format
+            with random access.
+
     Raises:
-      KeyError for an unknown set, RuntimeError where it is not prepared and cannot be, ValueError for an unknown split,
-      a set without images or a format that cannot be read.
+        KeyError: for an unknown set.
+        RuntimeError: where the set is not prepared and cannot be.
+        ValueError: for an unknown split, a set without images or a format that cannot be read.
     """
     builder = _prepared(name, data_dir)
     image_key, label_key = _keys(builder)
     splits = builder.info.splits
-    if test_split is None:
-        test_split = next((s for s in ("test", "validation") if s in splits), None)
-    wanted = [split for split in (train_split, test_split) if split is not None]
-    for split in wanted:
-        if split not in splits:
+    for split in (train_split, test_split):
+        if split is not None and split not in splits:
             raise ValueError(f"TFDS set {name} has no split '{split}': choose from {', '.join(splits)}")
 
-    size = images.height_width(image_size)
-    if stream and len(wanted) == 1:
-        raise ValueError(f"TFDS set {name} has no test split, which streaming needs: name one as test_split")
-    train: Split | StreamedSplit
+    def read(split: str) -> Split | None:
+        """A split decoded; None where labels are missing.
+
+        TFDS marks those by -1.
+        """
+        arrays = _read_split(builder, split, image_key, label_key, images.height_width(image_size))
+        unlabelled = bool((arrays["labels"] < 0).any())
+        return None if unlabelled else Split(arrays["images"], arrays["labels"])
+
+    wanted = [test_split] if test_split else [split for split in ("test", "validation") if split in splits]
+    test = None
+    for split in wanted:
+        test = read(split)
+        if test is not None:
+            break
+        logging.warning("TFDS set %s: split %s has no labels and is not taken", name, split)
+    train: Split | StreamedSplit | None
     if stream:
-        test = _read_split(builder, wanted[1], image_key, label_key, size)
+        if test is None:
+            raise ValueError(f"TFDS set {name} has no test split, which streaming needs: name one as test_split")
         source = random_access(name, train_split, data_dir)
+        size = images.height_width(image_size)
         train = StreamedSplit(source, test.image_shape, size, lambda e: (e[image_key], int(e.get(label_key, 0))))
     else:
-        parts = [_read_split(builder, split, image_key, label_key, size) for split in wanted]
-        train, test = parts if len(parts) == 2 else split_off(parts[0].images, parts[0].labels, test_fraction)
+        train = read(train_split)
+        if train is None:
+            raise ValueError(f"TFDS set {name}: split {train_split} has no labels (-1); choose another train_split")
+        if test is None:
+            train, test = split_off(train, test_fraction)
     names = tuple(builder.info.features[label_key].names) if label_key else None
     return ImageDataset(
         name=builder.info.name,
@@ -82,7 +106,7 @@ def load_tfds(
     )
 
 
-def random_access(name: str, split: str = "train", data_dir: str | None = None) -> Any:
+def random_access(name: str, split: str = "train", data_dir: str | None = None) -> RandomAccess:
     """A prepared split as a sequence of examples by index, for `fmd.data.streaming.ImageStream`.
 
     Raises as `load_tfds` does, and RuntimeError where the set is prepared in a format without random access.
@@ -94,17 +118,28 @@ def random_access(name: str, split: str = "train", data_dir: str | None = None) 
             f"order; where TensorFlow is installed, prepare it again in another folder: tfds.builder('{name}', "
             f"data_dir='FOLDER', file_format='array_record').download_and_prepare()"
         )
-    return builder.as_data_source(split)
+    source: RandomAccess = builder.as_data_source(split)
+    return source
+
+
+def usual_folder() -> Path:
+    """The folder where TFDS keeps prepared sets."""
+    return expand(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def prepared_here(name: str) -> list[str]:
-    """`name:version` of each version of the set in TFDS's usual folder, the latest first; TFDS is not loaded."""
-    folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    return sorted((f"{name}:{info.parent.name}" for info in folder.glob(f"{name}/*/dataset_info.json")), reverse=True)
+    """`name:version` of each version in TFDS's usual folder, the latest first.
+
+    TFDS is not loaded.
+    """
+    found = usual_folder().glob(f"{name}/*/dataset_info.json")
+    return sorted((f"{name}:{info.parent.name}" for info in found), reverse=True)
 
 
 def published_order(split: str, size: int) -> np.ndarray:
-    """Position in the published files of each example of a prepared split whose keys were numbers, [size].
+    """Position [size] in the published files of each example of a split.
+
+    The keys of the examples must have been numbers.
 
     TFDS sorts the examples of a split by the md5 sum of the split's name and the example's key.
     """
@@ -114,7 +149,10 @@ def published_order(split: str, size: int) -> np.ndarray:
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a tfrecord file: length (uint64), its check sum, data, its check sum. ValueError if cut off."""
+    """The records of a tfrecord file.
+
+    Each is its length (uint64), a check sum, data, a check sum. Raises ValueError for a file that is cut off.
+    """
     with open(path, "rb") as file:
         while header := file.read(12):
             length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else 0
@@ -124,10 +162,12 @@ def read_records(path: Path) -> Iterator[bytes]:
             yield record[:-4]
 
 
-def _prepared(name: str, data_dir: str | None) -> Any:
-    """The builder of a set that is on disk, preparing it first where that is possible."""
+def _prepared(name: str, data_dir: str | None) -> Builder:
+    """The builder of a set on disk, prepared first where possible."""
     import tensorflow_datasets as tfds
 
+    if data_dir is not None:
+        data_dir = str(expand(data_dir))
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
@@ -153,8 +193,11 @@ def _prepared(name: str, data_dir: str | None) -> Any:
     return builder
 
 
-def _keys(builder: Any) -> tuple[str, str | None]:
-    """The keys of the image and of the class label (None where the set has no class label)."""
+def _keys(builder: Builder) -> tuple[str, str | None]:
+    """The keys of the image and of the class label.
+
+    The latter is None where the set has no class label.
+    """
     from tensorflow_datasets import features
 
     found = builder.info.features
@@ -171,18 +214,23 @@ def _keys(builder: Any) -> tuple[str, str | None]:
     return image_keys[0], label_keys[0] if label_keys else None
 
 
-def _has_random_access(builder: Any) -> bool:
+def _has_random_access(builder: Builder) -> bool:
     from tensorflow_datasets.core import file_adapters
 
     return bool(builder.info.available_file_formats() & file_adapters.FileFormat.with_random_access())
 
 
-def _read_split(builder: Any, split: str, image_key: str, label_key: str | None, size: tuple[int, int] | None) -> Split:
-    """One split decoded; kept in the cache, since decoding takes seconds (60,000 small PNG files: 11 s on one core)."""
-    info = os.stat(Path(builder.data_dir) / "dataset_info.json")
-    identity = [_FORMAT, str(builder.data_dir), info.st_size, info.st_mtime_ns, split, image_key, label_key, size]
+def _read_split(
+    builder: Builder, split: str, image_key: str, label_key: str | None, size: tuple[int, int] | None
+) -> Arrays:
+    """Images and labels of one split.
 
-    def build() -> dict[str, np.ndarray]:
+    They are kept on disk: decoding 60,000 small PNG files takes 11 s.
+    """
+    files = fingerprint(sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file()))
+    identity = ["tfds", _FORMAT, files, split, image_key, label_key, size]
+
+    def build() -> Arrays:
         from tqdm import tqdm
 
         total = builder.info.splits[split].num_examples
@@ -199,11 +247,10 @@ def _read_split(builder: Any, split: str, image_key: str, label_key: str | None,
             raise ValueError(f"TFDS set {builder.info.name} has images of different sizes: set image_size")
         return {"images": np.stack(pixels), "labels": np.array(labels, np.int32)}
 
-    arrays = kept_arrays(f"{builder.info.name}-{split}", identity, build)
-    return Split(arrays["images"], arrays["labels"])
+    return kept_arrays(f"{builder.info.name}-{split}", identity, build)
 
 
-def _examples(builder: Any, split: str) -> Iterable[dict]:
+def _examples(builder: Builder, split: str) -> Iterable[dict[str, Any]]:
     if _has_random_access(builder):
         source = builder.as_data_source(split)
         # Reading many at a time is twice as fast: neighbours share a compressed block.

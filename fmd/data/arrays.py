@@ -1,0 +1,82 @@
+"""Arrays as people have them, made the arrays of a split.
+
+Those are uint8 images [N, H, W, C], int32 labels and float32 vectors.
+"""
+
+import numpy as np
+from absl import logging
+from jaxtyping import UInt8
+
+CHANNELS = (1, 3, 4)
+
+
+def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8[np.ndarray, "N H W C"]:
+    """Images uint8 [N, H, W, C] from the usual orders of axes.
+
+    Truth values become 0 and 255.
+
+    Args:
+        images: uint8 or bool [N, H, W], [N, H, W, C] or [N, C, H, W]; or [H, W, C, N] where `count` says so.
+        where: they came from, for messages.
+        count: N, where it is known from the labels.
+
+    Raises:
+        ValueError: for other types and shapes.
+    """
+    if images.dtype not in (np.uint8, np.bool_) or images.ndim not in (3, 4) or not images.size:
+        hint = ""
+        if images.dtype.kind == "f" and images.size and 0 <= images.min() <= images.max() <= 1:
+            hint = "; of values in [0, 1] save np.round(255 * images).astype(np.uint8)"
+        raise ValueError(
+            f"images must be uint8 [N, H, W, C] or [N, H, W], got {images.dtype} {list(images.shape)}{hint}"
+        )
+    if images.dtype == np.bool_:
+        images = images.astype(np.uint8) * np.uint8(255)
+    if count is not None and count not in images.shape[:1] and count == images.shape[-1]:
+        logging.warning("%s: the last axis of the images is taken for their number", where)
+        images = np.moveaxis(images, -1, 0)
+    if images.ndim == 3:
+        return images[..., None]
+    if images.shape[1] in CHANNELS and images.shape[3] not in CHANNELS:
+        logging.warning("%s: the images have their channels in front, %s; they are moved back", where, images.shape[1:])
+        return np.ascontiguousarray(np.moveaxis(images, 1, -1))
+    return images
+
+
+def full_range(images: list[np.ndarray], where: str) -> list[np.ndarray]:
+    """Images of the values 0 and 1 alone made 0 and 255.
+
+    Masks have such values. Other images stay as they are.
+    """
+    if max(int(array.max()) for array in images) != 1:
+        return images
+    logging.warning("%s: the images have the values 0 and 1 alone; 1 is taken for white, 255", where)
+    return [array * np.uint8(255) for array in images]
+
+
+def as_labels(labels: np.ndarray) -> np.ndarray:
+    """Whole numbers [N] or [N, 1] as int32 [N].
+
+    Other arrays stay as they are, for a split to refuse.
+
+    Raises ValueError for numbers outside [0, 2^31 - 1).
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "f" and labels.ndim == 1 and (np.rint(labels) == labels).all():
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind in "iu" and labels.size:
+        if not 0 <= int(labels.min()) <= int(labels.max()) < 2**31 - 1:
+            raise ValueError(f"labels must count from 0, got {labels.min()} to {labels.max()}")
+        return labels.astype(np.int32)
+    return labels
+
+
+def as_part(values: np.ndarray) -> np.ndarray:
+    """Whole numbers [N] as labels, floats [N] or [N, ...] as vectors.
+
+    The types are int32 and float32. Other arrays stay as they are.
+    """
+    if values.dtype.kind == "f":
+        return values.astype(np.float32).reshape(len(values), *(values.shape[1:] or (1,)))
+    return as_labels(values) if values.ndim < 2 else values

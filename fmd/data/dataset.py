@@ -1,0 +1,155 @@
+"""A data set: two splits with what is known of them.
+
+Labels lie in [0, num_classes). A set without labels has `num_classes` 0 and all labels 0, which is then the null label,
+so that it trains an unconditional model through the same path.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fmd.data.split import Parts, Split
+from fmd.data.streaming import StreamedSplit
+from fmd.files import digest
+
+Conditions = dict[str, dict[str, str | int]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A named set of two splits.
+
+    The test split is in memory. The training split is there, too, or on disk and streamed.
+
+    Attributes:
+        name: of the set.
+        train, test: its splits.
+        num_classes: 0 for images without labels.
+        provenance: one line that says where the bytes came from.
+        class_names: one per class, where known.
+        conditions: None where `y` is labels alone. Otherwise the kind of each part, a JSON value:
+            {"label": {"kind": "label", "num_classes": 10}, "style": {"kind": "vector", "size": 16}}.
+            Computed from the arrays where it is not given.
+
+    Raises:
+        ValueError: where the parts do not fit together.
+    """
+
+    name: str
+    train: Split | StreamedSplit
+    test: Split
+    num_classes: int
+    provenance: str
+    class_names: tuple[str, ...] | None = None
+    conditions: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        train, test = self.train, self.test
+        if train.image_shape != test.image_shape:
+            shapes = f"train images are {train.image_shape} but test images are {test.image_shape}"
+            raise ValueError(f"{self.name}: {shapes}")
+        if isinstance(train, Split) and _form(train) != _form(test):
+            raise ValueError(f"{self.name}: train images come with {_form(train)} but test images with {_form(test)}")
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"{self.name}: {len(self.class_names)} class names for {self.num_classes} classes")
+        if isinstance(test.y, dict) and self.conditions is None:
+            object.__setattr__(self, "conditions", self._found_conditions(test.y))
+        if self.conditions is not None and self.conditions.keys() != test.parts.keys():
+            raise ValueError(f"{self.name}: conditions {', '.join(self.conditions)}, but images with {_form(test)}")
+        limits = self._limits()
+        for split_name, split in [("train", train), ("test", test)]:
+            for part, limit in limits.items():
+                if isinstance(split, StreamedSplit):  # its labels are checked as they come
+                    continue
+                low, high = int(split.parts[part].min()), int(split.parts[part].max())
+                if low < 0 or high >= limit:
+                    count = f"num_classes={self.num_classes}" if part == "label" else "its num_classes"
+                    raise ValueError(
+                        f"{self.name}: {split_name} {part}s run from {low} to {high}, "
+                        f"but {count} allows 0 to {limit - 1}"
+                    )
+        if isinstance(train, StreamedSplit):
+            object.__setattr__(self, "train", replace(train, limits=limits))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.train.image_shape
+
+    def class_counts(self) -> np.ndarray | None:
+        """Training images of each class, int [num_classes]; None where they are streamed."""
+        if isinstance(self.train, StreamedSplit):
+            return None
+        return np.bincount(self.train.labels, minlength=self.num_classes)[: self.num_classes]
+
+    def digest(self) -> str:
+        """128 bits, in hexadecimal, of class names, conditions and pixels.
+
+        Equal for equal data, wherever they lie.
+
+        Of a streamed split, its length and `StreamedSplit.SAMPLED` examples stand for the rest.
+        """
+
+        def pieces() -> Iterator[bytes | memoryview]:
+            yield repr((self.num_classes, self.class_names, self.image_shape)).encode()
+            for split in (self.train, self.test):
+                yield f"{len(split)} ".encode()
+                if isinstance(split, StreamedSplit):
+                    yield from split.pieces()
+                    continue
+                yield repr(split.images.shape).encode()
+                yield np.ascontiguousarray(split.images).data
+                for name, part in sorted(split.parts.items()):
+                    yield repr((name, part.dtype.str, part.shape)).encode()
+                    yield np.ascontiguousarray(part).data
+
+        return digest(pieces())
+
+    def _limits(self) -> dict[str, int]:
+        """The number of classes of each part of kind label.
+
+        Without classes the only label is 0.
+        """
+        found = {name: c["num_classes"] for name, c in (self.conditions or {}).items() if c["kind"] == "label"}
+        if self.conditions is None or "label" in found:
+            found["label"] = max(self.num_classes, 1)
+        return {name: int(count) for name, count in found.items()}
+
+    def _found_conditions(self, test: Parts) -> Conditions:
+        """The kind of each part, found from the arrays."""
+        found: Conditions = {}
+        for name, part in test.items():
+            if part.dtype == np.int32:
+                parts = [part, *([self.train.parts[name]] if isinstance(self.train, Split) else [])]
+                count = self.num_classes if name == "label" else 1 + max(int(p.max()) for p in parts)
+                found[name] = {"kind": "label", "num_classes": count}
+            elif part.dtype == np.float32 and part.ndim == 2:
+                found[name] = {"kind": "vector", "size": part.shape[1]}
+            else:
+                raise ValueError(f"{self.name}: say in `conditions` of which kind {name} is")
+        return found
+
+
+def matching_conditions(split: Split, labels: np.ndarray) -> np.ndarray | Parts:
+    """A condition for each of these labels int32 [N], as a split has them.
+
+    Labels alone stay as they are. Otherwise the other parts are those of the split's examples of that class, in turn,
+    or of any example where the class has none.
+    """
+    if not isinstance(split.y, dict):
+        return labels
+    rows = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        members = np.flatnonzero(split.labels == label)
+        asked = labels == label
+        rows[asked] = np.resize(members if len(members) else np.arange(len(split)), int(asked.sum()))
+    found = {name: part[rows] for name, part in split.y.items()}
+    return found | ({"label": labels.astype(np.int32)} if "label" in found else {})
+
+
+def _form(split: Split) -> str:
+    """The parts of a condition with their types and shapes, in words."""
+    if not isinstance(split.y, dict):
+        return "labels"
+    return ", ".join(f"{name} {part.dtype} {['N', *part.shape[1:]]}" for name, part in sorted(split.y.items()))

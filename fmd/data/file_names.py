@@ -1,0 +1,63 @@
+"""Names of files and folders: images, splits, hidden ones, and their order."""
+
+import os
+import re
+from pathlib import Path
+
+from fmd.files import printable
+
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".ico", ".pcx"),
+)
+# Beginnings of image files, for those with another suffix or none.
+_MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
+_MAGIC_BARE = re.compile(rb"BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6]\s", re.DOTALL)  # raw photographs begin so, too
+
+_REST = r"(?:[ ._-]?(?:set|split|data|dataset|images?|imgs|pictures|photos))?[ ._-]?\d*"
+_TRAIN = re.compile(rf"(?:train|training|trn){_REST}")
+_TESTS = [re.compile(rf"(?:{names}){_REST}") for names in ("test|testing|tst", "val|valid|validation|dev|eval|holdout")]
+_IGNORED = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """A sorting key that puts 2 before 10.
+
+    Runs of digits count as numbers.
+    """
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part] + [
+        (2, name)
+    ]
+
+
+def role(name: str) -> int | None:
+    """0 for training folders, 1 for test, 2 for validation, else None.
+
+    The usual names count, in any case.
+    """
+    plain = name.strip().casefold()
+    patterns = [_TRAIN, *_TESTS]
+    return next((number for number, pattern in enumerate(patterns) if pattern.fullmatch(plain)), None)
+
+
+def is_image(path: Path) -> bool:
+    """True for an image, by its suffix or its first bytes."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    return bool(_MAGIC.match(start) or (not path.suffix and _MAGIC_BARE.match(start)))
+
+
+def visible_names(folder: Path) -> list[str]:
+    """Names of the visible entries."""
+    try:
+        names = os.listdir(folder)
+    except PermissionError:
+        raise PermissionError(f"folder {printable(folder)} cannot be read: check its permissions") from None
+    return sorted(name for name in names if not name.startswith(".") and name.casefold() not in _IGNORED)

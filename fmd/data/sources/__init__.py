@@ -1,0 +1,68 @@
+"""The sources of data by name.
+
+A source is a function of keyword arguments that returns an `ImageDataset`.
+
+The module of a source is imported when somebody asks for it.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from absl import logging
+
+from fmd.data import inspection
+from fmd.data.dataset import ImageDataset
+from fmd.registry import Registry
+
+Source = TypeVar("Source", bound=Callable[..., ImageDataset])
+
+SOURCES: Registry[ImageDataset] = Registry(
+    "data source",
+    built_in={
+        "digits": "fmd.data.sources.digits",
+        "fashion_mnist": "fmd.data.sources.mnist",
+        "folder": "fmd.data.sources.folder",
+        "idx": "fmd.data.sources.idx",
+        "mnist": "fmd.data.sources.mnist",
+        "npz": "fmd.data.sources.npz",
+        "tfds": "fmd.data.sources.tfds",
+    },
+)
+
+
+def register_source(name: str) -> Callable[[Source], Source]:
+    """A decorator that makes a function available as `load(name, ...)`.
+
+    Raises ValueError where the name is taken.
+    """
+    return SOURCES.register(name)
+
+
+def source_names() -> list[str]:
+    """The names of all sources, sorted."""
+    return SOURCES.names()
+
+
+def load(source: str, **params: object) -> ImageDataset:
+    """The data set of a source.
+
+    Logs where the images came from, the classes with counts, and doubts about the images.
+
+    Args:
+        source: its name.
+        params: keyword arguments of the source.
+
+    Raises:
+        UnknownName: for an unknown source.
+        ValueError: for a parameter that the source does not have or that is not of its annotated type.
+        FileNotFoundError, ValueError, RuntimeError: as the source raises them, always one line.
+    """
+    dataset = SOURCES.build(source, params)
+    logging.info(
+        "%s: %d train and %d test images, %s", source, len(dataset.train), len(dataset.test), dataset.provenance
+    )
+    if classes := inspection.classes(dataset):
+        logging.info("%s", classes)
+    for doubt in inspection.doubts(dataset):
+        logging.warning("%s: %s", source, doubt)
+    return dataset

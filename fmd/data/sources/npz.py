@@ -1,0 +1,92 @@
+"""The source `npz`: one NumPy archive.
+
+It holds `images` and, if there are any, `labels`. Sampling writes this form.
+"""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from fmd.data.arrays import as_images, as_labels, as_part, full_range
+from fmd.data.dataset import ImageDataset
+from fmd.data.sources import register_source
+from fmd.data.split import Split, split_off
+from fmd.files import expand, printable
+
+
+@register_source("npz")
+def load_npz(
+    path: str,
+    test_path: str | None = None,
+    num_classes: int | None = None,
+    test_fraction: float = 0.1,
+    conditions: tuple[str, ...] = (),
+) -> ImageDataset:
+    """Images, and labels if there are any, of the archive `path`.
+
+    Images are uint8 [N, H, W, C] or [N, H, W], labels are whole numbers [N].
+
+    Channels in front, [N, C, H, W], and images of the values 0 and 1 alone are set right, with a warning.
+
+    Args:
+        path: the archive.
+        test_path: an archive of the same form with the test split.
+        num_classes: the largest label plus one where it is not given; 0 without labels.
+        test_fraction: the part of each class that makes the test split where there is no `test_path`.
+        conditions: names of further arrays [N, ...] of the archive that the network is told beside the label: integers
+            [N] are labels of their own, floats [N] or [N, D] are vectors.
+
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: for a file that is damaged or of another form.
+    """
+    paths = [expand(p) for p in (path, test_path) if p is not None]
+    read = [_read_split(p, conditions) for p in paths]
+    shown = " and ".join(map(printable, paths))
+    if len({labelled for _, labelled in read}) > 1:
+        raise ValueError(f"of {shown} only one has labels: give both or neither labels")
+    images = full_range([split.images for split, _ in read], shown)
+    splits = [Split(pixels, split.y) for pixels, (split, _) in zip(images, read, strict=True)]
+    train, test = splits if test_path is not None else split_off(splits[0], test_fraction)
+    if num_classes is None:
+        num_classes = 1 + int(max(train.labels.max(), test.labels.max())) if read[0][1] else 0
+    return ImageDataset(printable(paths[0].stem), train, test, num_classes, f"from {shown}")
+
+
+def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images and labels, or None, of an archive.
+
+    They are uint8 [N, H, W, C] and int32 [N]. Raises as `load_npz` does.
+    """
+    split, labelled = _read_split(path, ())
+    return split.images, split.labels if labelled else None
+
+
+def _read_split(path: Path, conditions: tuple[str, ...]) -> tuple[Split, bool]:
+    """The archive as a split, and whether it has labels."""
+    arrays, shown = _read_arrays(path), printable(path)
+    if missing := [name for name in ("images", *conditions) if name not in arrays]:
+        raise ValueError(f"{shown} has no array '{missing[0]}', only: {', '.join(sorted(arrays)) or 'nothing'}")
+    try:
+        y = {"label": as_labels(arrays["labels"])} if "labels" in arrays else {}
+        count = len(y["label"]) if y and y["label"].ndim else None
+        images = as_images(arrays["images"], shown, count)
+        labelled = bool(y)
+        if conditions:
+            return Split(images, y | {name: as_part(arrays[name]) for name in conditions}), labelled
+        return Split(images, y.get("label", np.zeros(len(images), np.int32))), labelled
+    except ValueError as error:
+        raise ValueError(f"{shown}: {error}") from None
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {printable(path)}")
+    try:
+        # Without pickle an archive can hold nothing but plain arrays.
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (AttributeError, TypeError, OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{printable(path)} is not an .npz archive of plain arrays, or is damaged: {error}") from error
