@@ -1,1 +1,1 @@
-"""Training: the pure step (`step`), what it minimises (`losses`), and the loop around it (`trainer`, `callbacks`)."""
+"""Training: the step, the recipe that a config makes, the loop, and the callbacks that hang on it."""

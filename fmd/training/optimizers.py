@@ -1,11 +1,12 @@
 """Optax optimisers by name: clip, precondition, decay the kernels, follow a learning-rate schedule."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import optax
 from optax import contrib
+
+from fmd.types import Params
 
 MUON_MOMENTUM = 0.95
 MUON_SIZE = 0.2  # root mean square of Muon's updates as that of Adam's, so that both take the same learning rate
@@ -94,6 +95,6 @@ def learning_rate(
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def kernels(params: Any) -> Any:
+def kernels(params: Params) -> Params:
     """True for the leaves that weight decay applies to: those named `kernel`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "kernel", params)

@@ -1,65 +1,65 @@
-"""The training step: a pure function of (state, batch), the same under `jit`, `pmap` and a sharded mesh.
+"""The training step: a pure function of (state, batch), the same under `jit`, `pmap` or a sharded mesh.
 
-All randomness is a function of (seed, step, index of the example in the global batch), so the devices that share a
-batch draw what one device alone would draw. Under `pmap` (`axis_name` given) the step averages over devices itself, in
-one collective; on a mesh the compiler does.
+It knows no noise, no time and no label: the method draws and regresses. All randomness is a function of (seed, step,
+index of the example in the global batch), so the devices that share a batch draw what one device alone would draw.
+Under `pmap` (`axis_name` given) the step averages over devices itself, in one collective; on a mesh the compiler does.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
-from fmd.math import times
-from fmd.models.conditional_vector_field import draws_random_numbers
-from fmd.training import ema
-from fmd.training.losses import Draws, Objective, augment, cfg_flow_matching_loss
+from fmd.blocks import Plain
+from fmd.devices import unroll_gradients
+from fmd.math.pixels import to_unit
+from fmd.methods import Loss, Method
+from fmd.models.network import ModelNetwork
+from fmd.randomness import example_keys, step_rng
+from fmd.training import averages
+from fmd.training.augment import Augment
 from fmd.training.state import TIME_BINS, TrainState, Window, empty_window
-from fmd.utils import seed as seeds
-from fmd.utils.compile import unroll_gradients
-from fmd.utils.pixels import to_unit
+from fmd.types import Images, Params, TypedKey
 
 
 class Batch(flax.struct.PyTreeNode):
     """One batch, or one device's part of it."""
 
-    images: Any  # uint8 [B, H, W, C]
-    labels: Any  # int32 [B]
-    index: Any  # int32 [B]: position of each example in the global batch
+    x: PyTree  # uint8 [B, H, W, C]
+    y: PyTree  # the condition: labels int32 [B], or a dictionary of parts
+    index: PyTree  # int32 [B]: position of each example in the global batch
 
 
 class Report(NamedTuple):
-    """What a step says about itself."""
+    """Figures of a step about itself."""
 
     window: Window  # sums since the last multiple of log_every steps, this step included
     first_bad: Int[Array, ""]  # the first step whose loss or gradient was not finite, or -1
-    skipped: Int[Array, ""]  # how many steps were left out for that
+    skipped: Int[Array, ""]  # steps left out for that
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What stays the same during a run. Built from a config by `fmd.training.setup`."""
+    """Everything that stays the same during a run. Built from a config by `fmd.training.recipe`."""
 
-    apply: Callable[..., Array]  # model.apply
-    objective: Objective
+    apply: Callable[..., Images]  # model.apply
+    method: Method
     optimizer: optax.GradientTransformation
-    learning_rate: optax.Schedule  # what the optimiser follows; here for the log
-    averages: dict[str, float]  # fmd.training.ema.averages
-    times: Any  # a sampler of fmd.math.times
-    coupling: Any  # a pair function of fmd.math.couplings
+    learning_rate: optax.Schedule  # the one that the optimiser follows; here for the log
+    averages: dict[str, float]  # fmd.training.averages.averages
     seed: int
     batch_size: int  # global
-    null_label: int
-    label_dropout: float
     log_every: int
-    flip: bool = False
-    shift: int = 0
+    num_classes: int
+    conditions: Plain | None = None
+    augment: Augment = Augment()
+    stochastic: bool = False  # the model draws random numbers in training
     accumulation: int = 1
     skip_nonfinite: bool = False
 
@@ -67,52 +67,56 @@ class Recipe:
 def train_step(
     state: TrainState, batch: Batch, recipe: Recipe, *, axis_name: str | None = None
 ) -> tuple[TrainState, Report]:
-    """One optimiser step.
+    """One optimiser step: the next state, and the report.
 
     Args:
         state: the state after `state.step` steps.
         batch: this device's part of the global batch (all of it under `jit`).
-        recipe: what stays the same.
+        recipe: everything that stays the same.
         axis_name: the mapped axis under `pmap` or `shard_map`; None where the compiler parallelises.
-
-    Returns:
-        The next state and the report.
     """
-    x1, labels, draws, dropout_key = draw(state.step, batch, recipe, axis_name)
+    rng = step_rng(recipe.seed, state.step, batch.index, recipe.batch_size, axis_name)
+    drawn = recipe.method.draw(rng, recipe.augment(rng, to_unit(batch.x)), batch.y)
     params = state.params if axis_name is None else lax.pcast(state.params, axis_name, to="varying")
-    gradient, loss = _gradient(params, x1, labels, draws, batch.index, dropout_key, recipe)
+    teacher = state.ema[next(iter(recipe.averages))] if recipe.method.needs_teacher else None
+    gradient, loss = _gradient(params, teacher, drawn, batch.index, rng.key("dropout"), recipe)
 
-    in_bin = jax.nn.one_hot(jnp.minimum(draws.t * TIME_BINS, TIME_BINS - 1).astype(jnp.int32), TIME_BINS)
-    bin_loss = jnp.sum(jnp.where(in_bin > 0, loss[:, None], 0.0), axis=0)  # no matmul: TF32 would round the losses
-    sums = (gradient, jnp.mean(loss), bin_loss, jnp.sum(in_bin, axis=0))
+    in_bin = jax.nn.one_hot(jnp.minimum(loss.t * TIME_BINS, TIME_BINS - 1).astype(jnp.int32), TIME_BINS)
+    bin_loss = jnp.sum(jnp.where(in_bin > 0, loss.value[:, None], 0.0), axis=0)  # a matmul in TF32 would round it
+    figures = {name: jnp.mean(values) for name, values in loss.figures.items()}
+    sums = (gradient, jnp.mean(loss.value), bin_loss, jnp.sum(in_bin, axis=0), figures)
     if axis_name is not None:
         # A mean over devices of per-device sums; the counts are put right below.
         sums = lax.pmean(sums, axis_name)
-    gradient, mean_loss, bin_loss, bin_count = sums
+    gradient, mean_loss, bin_loss, bin_count, figures = sums
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
 
     grad_norm = optax.tree.norm(gradient)
     good = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
-    this_step = Window(jnp.ones(()), mean_loss, grad_norm, bin_loss * devices, bin_count * devices)
+    this_step = Window(jnp.ones(()), mean_loss, grad_norm, bin_loss * devices, bin_count * devices, figures)
     state = state.replace(window=_add_to_window(state, this_step, good | (not recipe.skip_nonfinite), recipe.log_every))
     state = _apply_gradient(state, gradient, good, recipe)
     return state, Report(state.window, state.first_bad, state.skipped)
 
 
 def train_steps(
-    state: TrainState, resident: Any, feed: dict[str, Array], recipe: Recipe, *, axis_name: str | None = None
+    state: TrainState, resident: PyTree, feed: dict[str, PyTree], recipe: Recipe, *, axis_name: str | None = None
 ) -> tuple[TrainState, Report]:
     """Several steps in one call: scans `train_step` over the leading axis of `feed`.
 
     Args:
-        resident: {"images", "labels"} of the whole training set, or None for a streamed one.
+        state: the state before.
+        resident: {"x", "y"} of the whole training set, or None for a streamed one.
         feed: arrays [steps, batch, ...]: "index", the positions in the global batch, and "rows" of the resident set
-            or the "images" and "labels" themselves.
+            or "x" and "y" themselves.
+        recipe, axis_name: as in `train_step`.
     """
 
-    def body(state: TrainState, part: dict[str, Array]) -> tuple[TrainState, Report]:
-        source = part if resident is None else {k: jnp.take(v, part["rows"], axis=0) for k, v in resident.items()}
-        return train_step(state, Batch(source["images"], source["labels"], part["index"]), recipe, axis_name=axis_name)
+    def body(state: TrainState, part: dict[str, PyTree]) -> tuple[TrainState, Report]:
+        source = part
+        if resident is not None:
+            source = jax.tree.map(lambda whole: jnp.take(whole, part["rows"], axis=0), resident)
+        return train_step(state, Batch(source["x"], source["y"], part["index"]), recipe, axis_name=axis_name)
 
     steps = len(feed["index"])
     if steps == 1:  # no loop around a single step: XLA compiles and runs it better without
@@ -121,110 +125,60 @@ def train_steps(
     return state, jax.tree.map(lambda x: x[-1], reports)
 
 
-def draw(
-    step: Int[Array, ""], batch: Batch, recipe: Recipe, axis_name: str | None
-) -> tuple[Array, Array, Draws, Array]:
-    """All that is random in a step, from (seed, step, index): (images [-1, 1], labels, draws, key of the dropout).
-
-    Augments and pairs the images, and draws noise, times and label dropout.
-    """
-
-    def key(name: str) -> Array:
-        return jax.random.fold_in(seeds.stream(recipe.seed, name), step)
-
-    x1, labels = to_unit(batch.images), batch.labels
-    if recipe.flip or recipe.shift:
-        keys = jax.vmap(jax.random.split)(seeds.example_keys(key("augment"), batch.index))
-        mirror = jax.vmap(jax.random.bernoulli)(keys[:, 0]) & recipe.flip
-        offset = jax.vmap(lambda k: jax.random.randint(k, (2,), -recipe.shift, recipe.shift + 1))(keys[:, 1])
-        x1 = augment(x1, mirror, offset, margin=recipe.shift)
-
-    x0 = seeds.example_normal(key("noise"), batch.index, x1.shape[1:])
-    if not recipe.coupling.independent:
-        x0, x1, labels = _pair_globally(recipe.coupling, key("coupling"), x0, x1, labels, axis_name)
-    draws = Draws(
-        x0=x0,
-        t=times.draw(recipe.times, key("time"), batch.index, recipe.batch_size),
-        drop_label=seeds.example_uniform(key("label_dropout"), batch.index) < recipe.label_dropout,
-    )
-    return x1, labels, draws, key("dropout")
-
-
-def _pair_globally(
-    coupling: Any, key: Array, x0: Array, x1: Array, labels: Array, axis_name: str | None
-) -> tuple[Array, Array, Array]:
-    """Pairs over the global batch, whichever way it is split, and returns this device's part."""
-    if axis_name is None:
-        return coupling(key, x0, x1, labels)
-    gathered = lax.all_gather((x0, x1, labels), axis_name, tiled=True)
-    start = lax.axis_index(axis_name) * len(x0)
-    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, len(x0)), coupling(key, *gathered))
-
-
 def _gradient(
-    params: Any, x1: Array, labels: Array, draws: Draws, index: Array, dropout_key: Array, recipe: Recipe
-) -> tuple[Any, Float[Array, " B"]]:
+    params: Params, teacher: Params | None, drawn: PyTree, index: Array, dropout_key: TypedKey, recipe: Recipe
+) -> tuple[Params, Loss]:
     """The gradient of the mean loss and the loss of each example, in `recipe.accumulation` parts."""
 
-    def mean_loss(params: Any, part: tuple[Array, ...]) -> tuple[Array, Array]:
-        x1, labels, x0, t, drop_label, index = part
-        predict = _predictor(recipe, params, dropout_key, index)
-        loss = cfg_flow_matching_loss(
-            predict, x1, labels, Draws(x0, t, drop_label), recipe.objective, null_label=recipe.null_label
-        )
-        return jnp.mean(loss), loss
+    def network(params: Params, keys: Array | None, train: bool) -> ModelNetwork:
+        return ModelNetwork(recipe.apply, params, recipe.num_classes, recipe.conditions, train, keys)
+
+    def mean_loss(params: Params, part: tuple[PyTree, Array]) -> tuple[Array, Loss]:
+        drawn, index = part
+        keys = example_keys(dropout_key, index) if recipe.stochastic else None
+        averaged = None if teacher is None else network(teacher, None, train=False)
+        loss = recipe.method.loss(network(params, keys, train=True), drawn, averaged)
+        return jnp.mean(loss.value), loss
 
     differentiate = jax.grad(mean_loss, has_aux=True)
-    whole = (x1, labels, draws.x0, draws.t, draws.drop_label, index)
-    parts = recipe.accumulation
+    whole, parts = (drawn, index), recipe.accumulation
     if parts == 1:
-        return differentiate(params, whole)
+        gradient, loss = differentiate(params, whole)
+        return gradient, loss
     # Strided parts, so that each of them is spread over all devices when the batch is.
     split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), whole)
 
-    def add(total: Any, part: tuple[Array, ...]) -> tuple[Any, Array]:
+    def add(total: Params, part: tuple[PyTree, Array]) -> tuple[Params, Loss]:
         gradient, loss = differentiate(params, part)
         return jax.tree.map(jnp.add, total, gradient), loss
 
     nothing = jax.tree.map(jnp.zeros_like, params)
     total, losses = lax.scan(add, nothing, split, unroll=unroll_gradients(parts))
-    return jax.tree.map(lambda g: g / parts, total), losses.swapaxes(0, 1).reshape(-1)
+    whole_loss = jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1), losses)
+    return jax.tree.map(lambda g: g / parts, total), whole_loss
 
 
-def _predictor(recipe: Recipe, params: Any, dropout_key: Array, index: Array) -> Callable[[Array, Array, Array], Array]:
-    variables = {"params": params}
-
-    # Dropout masks per example, so that they do not depend on how the batch is split; vmap fuses back into one batch.
-    def one(key: Array, x: Array, t: Array, y: Array) -> Array:
-        return recipe.apply(variables, x[None], t[None], y[None], train=True, rngs={"dropout": key})[0]
-
-    def predict(x: Array, t: Array, y: Array) -> Array:
-        if draws_random_numbers(recipe.apply, variables, x, t, y):
-            return jax.vmap(one)(seeds.example_keys(dropout_key, index), x, t, y)
-        return recipe.apply(variables, x, t, y, train=True)
-
-    return predict
-
-
-def _add_to_window(state: TrainState, this_step: Window, counts: Array, log_every: int) -> Window:
+def _add_to_window(state: TrainState, this_step: Window, counts: Bool[Array, ""] | bool, log_every: int) -> Window:
     fresh = state.step % log_every == 0
-    old = jax.tree.map(lambda empty, kept: jnp.where(fresh, empty, kept), empty_window(), state.window)
-    return jax.tree.map(lambda kept, new: jnp.where(counts, kept + new, kept), old, this_step)
+    empty = empty_window(tuple(this_step.figures))
+    old = jax.tree.map(lambda none, kept: jnp.where(fresh, none, kept), empty, state.window)
+    added: Window = jax.tree.map(lambda kept, new: jnp.where(counts, kept + new, kept), old, this_step)
+    return added
 
 
-def _apply_gradient(state: TrainState, gradient: Any, good: Array, recipe: Recipe) -> TrainState:
+def _apply_gradient(state: TrainState, gradient: Params, good: Bool[Array, ""], recipe: Recipe) -> TrainState:
     """The update; where the loss or the gradient is not finite it is noted, and left out if the recipe says so."""
     updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    changed = (params, opt_state, ema.update(state.ema, params, recipe.averages, state.step + 1))
+    changed = (params, opt_state, averages.update(state.ema, params, recipe.averages, state.step + 1))
     skipped = state.skipped
     if recipe.skip_nonfinite:
         unchanged = (state.params, state.opt_state, state.ema)
         changed = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, unchanged)
         skipped = skipped + ~good
-    params, opt_state, averages = changed
+    params, opt_state, averaged = changed
     step = state.step + 1
     first_bad = jnp.where((state.first_bad < 0) & ~good, step, state.first_bad)
     return state.replace(
-        step=step, params=params, opt_state=opt_state, ema=averages, skipped=skipped, first_bad=first_bad
+        step=step, params=params, opt_state=opt_state, ema=averaged, skipped=skipped, first_bad=first_bad
     )

@@ -1,13 +1,13 @@
-"""What a run says about its speed and memory. Unlike all else it says, this may differ between two equal runs."""
+"""Speed and memory of a run: the only log that two equal runs do not share."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 
 from fmd.training.lines import JsonLines, Line
+from fmd.training.run import Run
 
 
 class Timing:
@@ -18,12 +18,13 @@ class Timing:
     memory_bytes, peak_memory_bytes: of the fullest device of this process, None where the backend does not tell.
     """
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Run) -> None:
         self._log = run.logs["timing"] = JsonLines(run.workdir / "timing.jsonl", after=run.step)
-        self._clock, self._step = time.perf_counter(), None
+        self._clock = time.perf_counter()
+        self._step: int | None = None
         self._beside: dict[str, float] = {}
 
-    def first_step(self, run: Any) -> None:
+    def first_step(self, run: Run) -> None:
         """Starts the clock when the first dispatch is done: until then it is mostly compilation."""
         if self._step is None:
             jax.block_until_ready(run.report)
@@ -31,7 +32,7 @@ class Timing:
             run.seconds["compilation"] = now - self._clock
             self._clock, self._step = now, run.step
 
-    def line(self, run: Any, step: int, *, last: bool = False) -> None:
+    def line(self, run: Run, step: int, *, last: bool = False) -> None:
         """Adds the line of `step`, whose figures have just arrived; the last one closes the account of the run."""
         if self._step is None:  # the run was finished before it began
             return
@@ -60,7 +61,7 @@ def device_memory() -> Line:
 
 
 @contextmanager
-def beside_the_steps(run: Any, what: str) -> Iterator[None]:
+def beside_the_steps(run: Run, what: str) -> Iterator[None]:
     """Adds the time of a `with` block to `run.seconds[what]`, and not to that of the steps still under way."""
     jax.block_until_ready(run.report)
     started = time.perf_counter()

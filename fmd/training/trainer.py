@@ -8,84 +8,43 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jaxtyping import PyTree
 
-from fmd.checkpoints.facts import FACTS, read_facts, write_facts
+from fmd import devices, run_info
+from fmd.blocks import differences
 from fmd.checkpoints.store import Store
+from fmd.config import Config
 from fmd.data import ImageDataset
+from fmd.files import expand, folder_lock, refuse_patterns, write_json
 from fmd.models.parameter_table import parameter_table
-from fmd.training import setup
+from fmd.randomness import check_switches, stream
+from fmd.run_info import RunInfo, read_run_info
+from fmd.training import feed as feeds
+from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
+from fmd.training.run import Run
 from fmd.training.state import TrainState, create_state
-from fmd.training.step import Recipe, Report, train_steps
-from fmd.utils import distributed
-from fmd.utils.distributed import Layout
-from fmd.utils.files import folder_lock
-from fmd.utils.seed import stream
+from fmd.training.step import train_steps
 
-# What may change in the config between two parts of a run: blocks that do not change its result, and what is to be done
-# about a loss that is not finite, which the message about one advises.
+# Keys and blocks of the config that a resumed run may change: they do not affect its result. `on_nonfinite` is among
+# them because the message about a loss that is not finite tells users to change it.
 FREE_TO_CHANGE = ("log", "sample", "checkpoint", "parallel", "on_cpu", "train.on_nonfinite")
 
 
-@dataclass
-class Run:
-    """A run in progress: what the callbacks see."""
-
-    config: Any  # fmd.config.Config
-    workdir: Path
-    facts: dict[str, Any]  # what is stored beside the checkpoints
-    dataset: ImageDataset
-    model: Any
-    recipe: Recipe
-    layout: Layout
-    shardings: Any  # of the state
-    store: Store
-    state: TrainState
-    step: int = 0
-    report: Report | None = None  # of the last dispatch; still on the device
-    figures: dict[str, float] = field(default_factory=dict)  # of the last evaluation, with its "step"
-    logs: dict[str, Any] = field(default_factory=dict)  # by name ("metrics"), objects with the `lines` written so far
-    seconds: dict[str, float] = field(default_factory=dict)  # spent beside the steps of this process, by what for
-    stop_asked: bool = False  # see `stop`
-    stopping: bool = False  # this dispatch is the last one, for all processes of the run
-    cleanup: ExitStack = field(default_factory=ExitStack)  # callbacks add here what must be closed, also after an error
-
-    def stop(self) -> None:
-        """Asks for an early end: the run saves a checkpoint after the next dispatch (or the one after it) and ends."""
-        self.stop_asked = True
-
-    @property
-    def weights(self) -> Any:
-        """The averaged parameters that samples and figures are made with, whole on every device.
-
-        They may share the memory of `state`, which the next step reuses: copy what you keep.
-        """
-        return jax.device_put(self.state.ema[self.facts["averages"][0]], self.layout.replicated)
-
-    @property
-    def finished(self) -> bool:
-        return self.step >= self.config.train.num_steps
-
-    def due(self, every: int) -> bool:
-        """True on multiples of `every` (0: never) and on the last step."""
-        return self.finished or (every > 0 and self.step % every == 0)
-
-
-def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence[Callback]) -> Run:
+def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Sequence[Callback]) -> Run:
     """Trains to config.train.num_steps, or goes on with the run that `workdir` holds.
 
     Args:
-        config: an `fmd.config.Config`.
+        config: the resolved config.
         workdir: folder of the run; made if missing.
-        dataset: what to train on.
+        dataset: the images to train on.
         callbacks: called in this order at each hook.
 
     Raises:
@@ -93,25 +52,29 @@ def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence
         FileExistsError: when another process is using `workdir`.
         FloatingPointError: when the loss stops being finite and config.train.on_nonfinite is "stop".
     """
-    workdir = Path(workdir).absolute()
+    workdir = expand(workdir).absolute()
+    refuse_patterns(workdir)
     with ExitStack() as held:
-        distributed.on_main(lambda: held.enter_context(folder_lock(workdir)))
-        held.enter_context(distributed.clear_message_when_another_process_ends())
+        devices.on_main(lambda: held.enter_context(folder_lock(workdir)))
+        held.enter_context(devices.clear_message_when_another_process_ends())
         run = start(config, workdir, dataset)
         if jax.process_count() == 1:  # after an error, too, a save under way is completed; of several one may be gone
             held.callback(run.store.wait)
         held.enter_context(run.cleanup)
-        program = distributed.compile_step(
+        program = devices.compile_step(
             partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name), run.layout, run.shardings
         )
         resident = resident_arrays(run)
-        vote = distributed.Vote(run.layout)
+        vote = devices.Vote(run.layout)
         held.enter_context(stop_signals(run))
         notify(callbacks, "on_train_start", run)
-        for feed in setup.feed(config, dataset, run.step):
-            placed = distributed.place_feed(run.layout, feed)
+        compiled: jax.stages.Compiled | None = None
+        for batch in feeds.feed(config, dataset, run.step):
+            placed = devices.place_feed(run.layout, batch)
+            if compiled is None:  # outside the guard, since constants of a model may move now
+                compiled = program.lower(run.state, resident, placed).compile()
             with jax.transfer_guard("disallow"):  # nothing else moves between host and devices in a step
-                run.state, run.report = program(run.state, resident, placed)
+                run.state, run.last_report = compiled(run.state, resident, placed)
             run.step += config.train.steps_per_dispatch
             run.stopping = vote(run.stop_asked)
             notify(callbacks, "on_step_end", run)
@@ -122,24 +85,30 @@ def train(config: Any, workdir: Path, dataset: ImageDataset, callbacks: Sequence
     return run
 
 
-def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
-    """Builds the parts of a run and restores its newest checkpoint, if there is one."""
-    layout = distributed.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
+def resident_arrays(run: Run) -> PyTree:
+    """The training set {"x", "y"} on the devices, where it fits; else None."""
+    split = feeds.resident_split(run.config, run.dataset)
+    return None if split is None else devices.replicate(run.layout, {"x": split.images, "y": split.y})
+
+
+def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
+    """The parts of a run, with its newest checkpoint restored if there is one."""
+    check_switches()
+    layout = devices.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
     layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
-    model = setup.make_model(config, dataset.image_shape, dataset.num_classes)
-    recipe = setup.make_recipe(config, model, layout)
-    facts = setup.make_facts(config, dataset)
-    distributed.on_main(lambda: claim(workdir, facts))
+    told, shape = dataset.conditions, dataset.image_shape
+    model = recipes.make_model(config, shape, dataset.num_classes, told)
+    recipe = recipes.make_recipe(config, model, shape, told, layout)
+    info = recipes.make_info(config, dataset)
+    devices.on_main(lambda: claim(workdir, info))
 
     def init() -> TrainState:
-        height, width, channels = dataset.image_shape
-        example = jnp.zeros((1, height, width, channels)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-        params = model.init(stream(config.seed, "init"), *example)["params"]
-        return create_state(params, recipe.optimizer, tuple(recipe.averages))
+        params = recipes.init_params(model, stream(config.seed, "init"), shape, told)
+        return create_state(params, recipe.optimizer, tuple(recipe.averages), getattr(recipe.method, "logs", ()))
 
     abstract = jax.eval_shape(init)
-    shardings = distributed.state_shardings(layout, abstract)
-    logging.info("%s\n%s", config.model["name"], parameter_table(abstract.params))
+    shardings = devices.state_shardings(layout, abstract)
+    logging.info("%s\n%s", config.model.name, parameter_table(abstract.params))
 
     keep = config.checkpoint
     store = Store(
@@ -152,39 +121,54 @@ def start(config: Any, workdir: Path, dataset: ImageDataset) -> Run:
     else:
         averages, rest = restored
         state = rest.replace(ema=averages)
+        if not recipe.skip_nonfinite:  # steps that were left out before are no reason to stop now
+            state = state.replace(first_bad=jax.device_put(jnp.full((), -1, jnp.int32), shardings.first_bad))
         logging.info("going on from step %d in %s", int(state.step), workdir)
-    run = Run(config, workdir, facts, dataset, model, recipe, layout, shardings, store, state, int(state.step))
-    distributed.on_main(lambda: remove_later_grids(workdir, run.step))
+    run = Run(
+        config=config,
+        workdir=workdir,
+        info=info,
+        dataset=dataset,
+        model=model,
+        recipe=recipe,
+        layout=layout,
+        shardings=shardings,
+        store=store,
+        state=state,
+        step=int(state.step),
+    )
+    devices.on_main(lambda: remove_later_grids(workdir, run.step))
     return run
 
 
-def claim(workdir: Path, facts: dict[str, Any]) -> None:
+def claim(workdir: Path, info: RunInfo) -> None:
     """Makes `workdir` this run's, or checks that it already is. Before the first checkpoint any config may follow.
 
-    Raises:
-        ValueError: when the folder holds something else, or a run with another config; names the differences.
+    Raises ValueError when the folder holds something else, or a run with another config; names the differences.
     """
-    if not (workdir / FACTS).exists():
+    if not (workdir / run_info.FILE).exists():
         if strangers := sorted(p.name for p in workdir.iterdir() if not p.name.startswith(".")):
             raise ValueError(f"{workdir} holds no fmd run but has {strangers[0]!r} in it; choose another --workdir")
     elif any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*")):
-        before = read_facts(workdir)
+        before, now = read_run_info(workdir).to_json(), info.to_json()
+        same_data = before.get("data_digest") == now["data_digest"]  # wherever they lie, and however they are read
+        free = {*FREE_TO_CHANGE, *(["data.source", "data.params"] if same_data else [])}
         changed = [
             f"{key}: {old!r} -> {new!r}"
-            for key, old, new in differences(before["config"], facts["config"])
-            if not {key, key.split(".")[0]} & set(FREE_TO_CHANGE)
+            for key, old, new in differences(before["config"], now["config"])
+            if not {key, key.split(".")[0], ".".join(key.split(".")[:2])} & free
         ]
-        changed += [
-            f"{k}: {before[k]!r} -> {facts[k]!r}"
-            for k in ("image_shape", "num_classes", "train_images")
-            if before.get(k, facts[k]) != facts[k]
-        ]
+        for key in ("image_shape", "num_classes", "train_images", "class_names", "conditions"):
+            if before.get(key) != now.get(key):
+                changed.append(f"{key}: {before.get(key)!r} -> {now.get(key)!r}")
+        if not changed and not same_data and "data_digest" in before:
+            changed.append("the training or test images or their labels are other ones")
         if changed:
             raise ValueError(
                 f"{workdir} holds a run with another config ({'; '.join(changed)}); "
                 f"restore these values to go on with it, or choose another --workdir"
             )
-    write_facts(workdir, facts)
+    write_json(workdir / run_info.FILE, info.to_json())
 
 
 def remove_later_grids(workdir: Path, step: int) -> None:
@@ -193,23 +177,6 @@ def remove_later_grids(workdir: Path, step: int) -> None:
         number = path.stem.removeprefix("step_")
         if number.isdigit() and int(number) > step:
             path.unlink()
-
-
-def differences(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, old, new) of each leaf that differs between two nested dictionaries."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in sorted(before.keys() | after.keys()):
-            yield from differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
-    elif before != after:
-        yield key, before, after
-
-
-def resident_arrays(run: Run) -> dict[str, jax.Array] | None:
-    """The training set on the devices, where it fits."""
-    split = setup.resident_split(run.config, run.dataset)
-    if split is None:
-        return None
-    return distributed.replicate(run.layout, {"images": split.images, "labels": split.labels})
 
 
 def notify(callbacks: Sequence[Callback], hook: str, run: Run) -> None:
@@ -229,7 +196,7 @@ def stop_signals(run: Run) -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         run.stop()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

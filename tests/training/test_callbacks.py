@@ -4,19 +4,18 @@ import csv
 import json
 import math
 import pathlib
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-import toys
 
-from fmd import modes
+from fmd import commands
 from fmd.training import callbacks, timing, trainer
 from fmd.training.callbacks import Callback
+from fmd.training.callbacks.progress import Progress
+from fmd.training.callbacks.report import HtmlReport
 from fmd.training.lines import JsonLines, LineLog, read_lines
-from fmd.training.progress import Progress
-from fmd.training.report import HtmlReport
+from tests.helpers import toys
 
 SAME = {"parallel": {"mode": "jit"}, "log": {"every": 2}}  # as `toy_run`
 
@@ -40,13 +39,12 @@ def steps_of(path: pathlib.Path) -> list[int]:
 def test_lines_figures_and_grids_are_there_at_their_steps_and_at_the_end(toy_run):
     assert steps_of(toy_run.workdir / "metrics.jsonl") == [2, 4, 6, 8, 10, 12]
     assert steps_of(toy_run.workdir / "validation.jsonl") == [4, 8, 12]
-    grids = [path.name for _, path in callbacks.saved_grids(toy_run)]
+    grids = [path.name for _, path in callbacks.saved_grids(toy_run.workdir, toy_run.step)]
     assert grids == ["step_00000004.png", "step_00000008.png", "step_00000012.png"]
 
 
 def test_a_grid_of_a_later_step_from_before_a_kill_does_not_count(toy_run):
-    at_eight = SimpleNamespace(workdir=toy_run.workdir, step=8)
-    assert [step for step, _ in callbacks.saved_grids(at_eight)] == [4, 8]
+    assert [step for step, _ in callbacks.saved_grids(toy_run.workdir, 8)] == [4, 8]
 
 
 def test_table_and_json_say_the_same(toy_run):
@@ -71,7 +69,7 @@ def test_the_last_line_describes_the_last_state(toy_run):
 
 
 def test_intervals_of_zero_mean_only_at_the_end(tmp_path):
-    modes.train_config(
+    commands.train_config(
         toys.config(log={"eval_every": 0, "samples_every": 0}, parallel={"mode": "jit"}), tmp_path / "run"
     )
     assert steps_of(tmp_path / "run" / "validation.jsonl") == [12]
@@ -138,7 +136,7 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(toy_run, 
     with monkeypatch.context() as patch:
         patch.setattr(kind, hook, crash)
         with pytest.raises(RuntimeError, match="fell out") as raised:
-            modes.train_config(config, workdir)
+            commands.train_config(config, workdir)
     assert any(f"{kind.__name__}.{hook}" in note for note in raised.value.__notes__)
 
     saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
@@ -149,7 +147,7 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(toy_run, 
             assert set(range(every, step + 1, every)) <= set(steps_of(workdir / f"{log}.jsonl"))
         assert (workdir / "samples" / f"step_{step:08d}.png").exists()
 
-    modes.train_config(config, workdir)
+    commands.train_config(config, workdir)
     same_files(workdir, toy_run.workdir)
     assert (workdir / "report.html").exists()
 
@@ -245,4 +243,4 @@ def test_an_error_in_a_constructor_is_not_taken_for_a_wrong_name(monkeypatch):
 
     monkeypatch.setattr(toys, "Picky", Picky, raising=False)
     with pytest.raises(ValueError, match=r"^I need a GPU$"):
-        callbacks.load(["toys:Picky"])
+        callbacks.load(["tests.helpers.toys:Picky"])

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import toys
 
 from fmd.data import ImageDataset
-from fmd.training import setup
+from fmd.training import feed as feeds
+from tests.helpers import toys
 
 STEPS = {"num_steps": 8, "steps_per_dispatch": 2}
 EVERY = {"log": {"every": 2}, "checkpoint": {"every": 4}}
@@ -13,9 +13,9 @@ EVERY = {"log": {"every": 2}, "checkpoint": {"every": 4}}
 
 def test_a_streamed_set_cannot_be_resident():
     data = toys.dataset()
-    streamed = ImageDataset(data.name, setup.as_streamed(data.train), data.test, data.num_classes, data.provenance)
+    streamed = ImageDataset(data.name, feeds.as_streamed(data.train), data.test, data.num_classes, data.provenance)
     with pytest.raises(ValueError, match=r"config\.data\.resident = True, but this set is streamed"):
-        setup.resident_split(toys.config(data={"resident": True}), streamed)
+        feeds.resident_split(toys.config(data={"resident": True}), streamed)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -26,12 +26,12 @@ def test_streamed_batches_are_those_of_the_resident_set(on_disk, start):
     data = toys.dataset()
     other = data
     if on_disk:
-        split = setup.as_streamed(data.train)
+        split = feeds.as_streamed(data.train)
         other = ImageDataset(data.name, split, data.test, data.num_classes, data.provenance)
         streamed = resident
-    dispatches = list(setup.feed(resident, data, start))
+    dispatches = list(feeds.feed(resident, data, start))
     assert len(dispatches) == (8 - start) // 2
-    for rows, pixels in zip(dispatches, setup.feed(streamed, other, start), strict=True):
-        np.testing.assert_array_equal(pixels["images"], data.train.images[rows["rows"]])
-        np.testing.assert_array_equal(pixels["labels"], data.train.labels[rows["rows"]])
+    for rows, pixels in zip(dispatches, feeds.feed(streamed, other, start), strict=True):
+        np.testing.assert_array_equal(pixels["x"], data.train.images[rows["rows"]])
+        np.testing.assert_array_equal(pixels["y"], data.train.labels[rows["rows"]])
         np.testing.assert_array_equal(pixels["index"], rows["index"])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toys
 
 from fmd.checkpoints.weights import read_arrays
+from tests.helpers import toys
 
 pytestmark = pytest.mark.slow
 
@@ -82,9 +82,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(command, uninterrupted, killed, t
     assert_identical(uninterrupted, workdir)
 
 
-def test_a_killed_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
-    command, uninterrupted, killed, tmp_path
-):
+def test_a_killed_run_with_a_damaged_checkpoint_uses_the_one_before(command, uninterrupted, killed, tmp_path):
     workdir = shutil.copytree(killed, tmp_path / "run")
     largest = max((workdir / "checkpoints" / "8").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
     largest.write_bytes(largest.read_bytes()[:-5])
@@ -108,7 +106,7 @@ def test_a_signal_saves_and_ends_and_the_run_goes_on_to_the_same_bits(command, u
 
 def test_a_second_run_in_the_same_folder_is_refused(command, killed, tmp_path):
     """And the lock of the run that was killed did not keep others out."""
-    from fmd.utils.files import folder_lock
+    from fmd.files import folder_lock
 
     workdir = shutil.copytree(killed, tmp_path / "run")
     before = sorted((p.relative_to(workdir), p.stat().st_mtime_ns) for p in workdir.rglob("*"))

@@ -24,7 +24,7 @@ def test_weight_decay_is_for_kernels_and_not_for_biases_norms_and_embeddings():
     assert spared == {"bias", "scale", "embedding"}
 
 
-def test_decay_is_decoupled_it_shrinks_kernels_by_learning_rate_times_weight_decay():
+def test_decay_shrinks_kernels_by_learning_rate_times_weight_decay():
     params = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
     optimizer = optimizers.get("adamw", schedule=optax.constant_schedule(0.1), weight_decay=0.5)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
@@ -33,7 +33,7 @@ def test_decay_is_decoupled_it_shrinks_kernels_by_learning_rate_times_weight_dec
 
 
 @pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
-def test_learning_rate_rises_linearly_from_the_first_step_and_falls_to_its_final_fraction(decay):
+def test_the_learning_rate_rises_linearly_and_falls_to_its_final_fraction(decay):
     rate = optimizers.learning_rate(2.0, 110, warmup_steps=10, decay=decay, final_fraction=0.25)
     np.testing.assert_allclose([float(rate(s)) for s in range(10)], 0.2 * np.arange(1, 11), rtol=1e-6)
     share = {"cosine": 0.5, "linear": 0.5, "constant": 1.0}[decay]

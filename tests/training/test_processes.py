@@ -6,10 +6,10 @@ import socket
 import jax
 import numpy as np
 import pytest
-import toys
 from test_interruptions import QUICK, arrays, assert_identical, steps_of
 
-from fmd.training import setup
+from fmd.training import feed as feeds
+from tests.helpers import toys
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def test_only_the_first_process_speaks_and_writes(pair):
     assert steps_of(workdir / "metrics.jsonl") == [3, 6, 9, 12]
 
 
-def test_one_that_dies_ends_the_other_with_one_line_and_the_pair_goes_on_to_the_same_bits(command, pair, tmp_path):
+def test_one_that_dies_ends_the_other_and_both_go_on_to_the_same_bits(command, pair, tmp_path):
     workdir = tmp_path / "broken"
     (first, said), (second, _) = run_pair(command, workdir, TOY_SIGNAL="KILL 7", TOY_PROCESS="1")
     assert second == -9
@@ -97,12 +97,12 @@ def test_a_refusal_of_the_first_process_is_that_of_all(command, pair):
 @pytest.mark.parametrize("resident", [True, False])
 def test_each_process_reads_only_its_part_of_every_batch(monkeypatch, resident):
     config, data = toys.config(data={"source": "toy", "resident": resident}), toys.dataset()
-    whole = list(setup.feed(config, data, 3))
+    whole = list(feeds.feed(config, data, 3))
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     parts = []
     for i in (0, 1):
         monkeypatch.setattr(jax, "process_index", lambda i=i: i)
-        parts.append(list(setup.feed(config, data, 3)))
+        parts.append(list(feeds.feed(config, data, 3)))
     assert len(whole) == 9
     for both, first, second in zip(whole, *parts, strict=True):
         assert both.keys() == first.keys() == second.keys()

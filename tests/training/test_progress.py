@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
-import toys
 
-from fmd.training import progress
+from fmd.training.callbacks import progress
+from fmd.training.run import Run
+from tests.helpers import toys
 
 
 class Terminal(io.StringIO):
@@ -21,8 +22,10 @@ class Terminal(io.StringIO):
 
 
 def a_run(cleanup, *, steps=20, at=0):
-    logs = {"metrics": SimpleNamespace(lines=[]), "timing": SimpleNamespace(lines=[])}
-    return SimpleNamespace(config=toys.config(train={"num_steps": steps}), step=at, logs=logs, cleanup=cleanup)
+    run = object.__new__(Run)  # of which only these are looked at
+    run.config, run.step, run.cleanup = toys.config(train={"num_steps": steps}), at, cleanup
+    run.logs = {"metrics": SimpleNamespace(lines=[]), "timing": SimpleNamespace(lines=[])}
+    return run
 
 
 def go(run, steps):

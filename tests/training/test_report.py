@@ -4,14 +4,13 @@ import base64
 import dataclasses
 import html.parser
 import re
-from types import SimpleNamespace
 
 import pytest
-import toys
 
-from fmd import modes
-from fmd.training import report
-from fmd.training.callbacks import Callback
+from fmd import commands
+from fmd.training.callbacks import Callback, report
+from fmd.training.lines import JsonLines
+from tests.helpers import toys
 
 
 class Page(html.parser.HTMLParser):
@@ -69,21 +68,22 @@ def test_the_page_needs_nothing_beside_itself(text):
 
 
 def test_the_embedded_grids_are_the_files(toy_run):
-    grids = report.saved_grids(toy_run)
+    grids = report.saved_grids(toy_run.workdir, toy_run.step)
     embedded = re.findall(r"base64,([^\"]+)", report.sample_grids(grids))
     assert [base64.b64decode(data) for data in embedded] == [path.read_bytes() for _, path in grids]
 
 
-def test_text_is_escaped(toy_run):
+def test_text_is_escaped(toy_run, tmp_path):
     evil = '<script>alert(1)</script> & "co"'
+    mine = JsonLines(tmp_path / "mine.jsonl", after=0)
+    mine.append({"step": 3, evil: 0.5})
     changed = {
         "workdir": toy_run.workdir.with_name(evil.replace("/", "")),
         "dataset": dataclasses.replace(toy_run.dataset, provenance=evil),
         "config": dataclasses.replace(toy_run.config, imports=(evil,)),
-        "logs": {**toy_run.logs, "mine": SimpleNamespace(lines=[{"step": 3, evil: 0.5}])},
+        "logs": {**toy_run.logs, "mine": mine},
     }
-    run = SimpleNamespace(**{**vars(toy_run), **changed})
-    page = report.page(run, "finished")
+    page = report.page(dataclasses.replace(toy_run, **changed), "finished")
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)") >= 3
     Page(page)
@@ -105,9 +105,9 @@ def test_a_stopped_and_resumed_run_shows_its_whole_history(tmp_path):
                 run.stop()
 
     config = toys.config(parallel={"mode": "jit"})
-    modes.train_config(config, tmp_path / "run", [Stop()])
+    commands.train_config(config, tmp_path / "run", [Stop()])
     assert "step 7 of 12, stopped" in (tmp_path / "run" / "report.html").read_text()
-    run = modes.train_config(config, tmp_path / "run")
+    run = commands.train_config(config, tmp_path / "run")
     assert [line["step"] for line in run.logs["metrics"].lines] == [3, 6, 9, 12]
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("samples at step") == 3
@@ -117,7 +117,7 @@ def test_a_stopped_and_resumed_run_shows_its_whole_history(tmp_path):
 
 def test_a_run_that_is_opened_again_when_finished_still_has_its_page(toy_run, text):
     (toy_run.workdir / "report.html").unlink()
-    modes.train_config(toy_run.config, toy_run.workdir)
+    commands.train_config(toy_run.config, toy_run.workdir)
     again = (toy_run.workdir / "report.html").read_text()
     without_clock = [re.sub(r"<span>[\d :-]+</span>", "", page) for page in (text, again)]
     assert without_clock[0] == without_clock[1]

@@ -4,19 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toys
 from jax import P
 
+from fmd.math.pixels import to_unit
+from fmd.randomness import step_rng
 from fmd.training import step as steps
-from fmd.training.step import Batch, draw, train_step
+from fmd.training.step import Batch, train_step
+from tests.helpers import toys
 
 
 def global_draws(recipe, lay, batch):
-    """What `draw` gives for a global batch that is split as on `lay`: images, labels, noise, times, dropped labels."""
+    """The draws of a global batch that is split as on `lay`: images, labels, noise, times, dropped labels."""
 
     def drawn(batch):
-        x1, labels, draws, _ = draw(jnp.int32(5), batch, recipe, lay.axis_name)
-        return x1, labels, draws.x0, draws.t, draws.drop_label
+        rng = step_rng(recipe.seed, jnp.int32(5), batch.index, recipe.batch_size, lay.axis_name)
+        found = recipe.method.draw(rng, recipe.augment(rng, to_unit(batch.x)), batch.y)
+        return found.x1, found.y, found.x0, found.t, found.untold
 
     if lay.axis_name is None:
         place = lambda x: jax.device_put(x, lay.batch_sharding(0))  # noqa: E731

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toys
 
-from fmd import modes
+from fmd import commands
 from fmd.checkpoints.weights import load_weights
-from fmd.training import callbacks, setup, trainer
+from fmd.training import callbacks, trainer
+from fmd.training import recipe as recipes
+from tests.helpers import toys
 
 ONE = {"parallel": {"mode": "jit"}}
 QUIET = {"log": {"every": 3, "eval_every": 0, "samples_every": 0}}
@@ -30,16 +31,16 @@ def train(workdir, *hooks, **overrides):
     return trainer.train(toys.config(**{**QUIET, **ONE, **overrides}), workdir, toys.dataset(), hooks)
 
 
-def test_the_step_is_traced_once_in_a_run_with_evaluation_and_sampling_between(tmp_path, monkeypatch):
+def test_the_step_is_traced_once_in_a_whole_run(tmp_path, monkeypatch):
     chex.clear_trace_counter()
     monkeypatch.setattr(trainer, "train_steps", chex.assert_max_traces(trainer.train_steps, n=1))
-    run = modes.train_config(toys.config(**ONE), tmp_path / "run")
+    run = commands.train_config(toys.config(**ONE), tmp_path / "run")
     assert run.finished
     assert len(list((run.workdir / "samples").iterdir())) == 3
 
 
 def test_a_hidden_transfer_in_a_step_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer.distributed, "place_feed", lambda layout, feed: feed)  # leaves them on the host
+    monkeypatch.setattr(trainer.devices, "place_feed", lambda layout, feed: feed)  # leaves them on the host
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train(tmp_path / "run")
 
@@ -86,10 +87,10 @@ class Breaks:
     """Makes the gradient of the seventh step infinite."""
 
     def __init__(self, monkeypatch):
-        original = setup.make_recipe
+        original = recipes.make_recipe
 
-        def make_recipe(config, model, layout=None):
-            recipe = original(config, model, layout)
+        def make_recipe(*arguments):
+            recipe = original(*arguments)
             kept = recipe.optimizer.update
 
             def update(gradient, state, params):
@@ -98,10 +99,10 @@ class Breaks:
 
             return dataclasses.replace(recipe, optimizer=recipe.optimizer._replace(update=update))
 
-        monkeypatch.setattr(setup, "make_recipe", make_recipe)
+        monkeypatch.setattr(recipes, "make_recipe", make_recipe)
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_and_names_its_step(tmp_path, monkeypatch):
     Breaks(monkeypatch)
     with pytest.raises(FloatingPointError, match="not finite at step 8; the checkpoints before it are good"):
         train(tmp_path / "run")
@@ -112,20 +113,20 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_checkpoint_before
 # -- whose folder -----------------------------------------------------------------------------------------------------
 
 
-def facts(**overrides):
-    return setup.make_facts(toys.config(**overrides), toys.dataset())
+def info(**overrides):
+    return recipes.make_info(toys.config(**overrides), toys.dataset())
 
 
 def test_a_folder_of_something_else_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match=r"holds no fmd run but has 'thesis\.tex' in it"):
-        trainer.claim(tmp_path, facts())
+        trainer.claim(tmp_path, info())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_what_may_change_between_two_parts_of_a_run_and_what_may_not(tmp_path):
-    trainer.claim(tmp_path, facts(seed=5))
-    trainer.claim(tmp_path, facts())  # nothing has come of it yet
+    trainer.claim(tmp_path, info(seed=5))
+    trainer.claim(tmp_path, info())  # nothing has come of it yet
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     for free in (
         {"train": {"on_nonfinite": "skip"}},
@@ -133,8 +134,8 @@ def test_what_may_change_between_two_parts_of_a_run_and_what_may_not(tmp_path):
         {"checkpoint": {"keep_last": 5}},
         {"parallel": {"mode": "pmap"}},
     ):
-        trainer.claim(tmp_path, facts(**free))
-    more = setup.make_facts(toys.config(), toys.dataset(size=100))
+        trainer.claim(tmp_path, info(**free))
+    more = recipes.make_info(toys.config(), toys.dataset(size=100))
     with pytest.raises(ValueError, match="train_images: 96 -> 100"):
         trainer.claim(tmp_path, more)
     before = json.loads((tmp_path / "config.json").read_text())
@@ -145,7 +146,7 @@ def test_what_may_change_between_two_parts_of_a_run_and_what_may_not(tmp_path):
         ({"data": {"source": "toy", "flip": True}}, "data.flip: False -> True"),
     ]:
         with pytest.raises(ValueError, match=difference):
-            trainer.claim(tmp_path, facts(**fixed))
+            trainer.claim(tmp_path, info(**fixed))
     assert json.loads((tmp_path / "config.json").read_text()) == before
 
 
@@ -164,6 +165,27 @@ def test_grids_of_steps_that_a_run_goes_back_behind_are_removed(tmp_path):
     assert sorted(path.name for path in samples.iterdir()) == ["step_00000004.png", "step_of_mine.png"]
 
 
-def test_a_batch_that_the_devices_cannot_share_is_refused_with_sizes_that_they_can(tmp_path):
+def test_a_batch_that_the_devices_cannot_share_is_refused_with_near_sizes(tmp_path):
     with pytest.raises(ValueError, match="cannot be split over 8 devices; the nearest sizes that can are 8 and 16"):
         train(tmp_path / "run", train={"batch_size": 12}, parallel={"mode": "mesh"})
+
+
+@pytest.mark.parametrize("name", ["run [best]", "a*b", "why?", "back\\slash"])
+def test_a_workdir_that_reads_as_a_pattern_is_refused_before_the_first_step(tmp_path, name):
+    with pytest.raises(ValueError, match="read as a pattern; choose a path without"):
+        train(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_data_elsewhere_are_the_same_and_other_names_are_not(tmp_path):
+    here, there = (toys.config(data={"source": "toy", "params": {"size": size}}) for size in (96, 95))
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    before = recipes.make_info(here, toys.dataset())
+    (tmp_path / "config.json").write_text(json.dumps(before.to_json()))
+    trainer.claim(tmp_path, dataclasses.replace(before, config=there))  # the digest says that the images are the same
+    before = dataclasses.replace(before, config=there)
+    renamed = dataclasses.replace(before, class_names=("a", "b", "c", "d"), data_digest="another")
+    with pytest.raises(ValueError, match="class_names: None -> "):
+        trainer.claim(tmp_path, renamed)
+    with pytest.raises(ValueError, match="images or their labels are other ones"):
+        trainer.claim(tmp_path, dataclasses.replace(before, data_digest="another"))

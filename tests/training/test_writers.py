@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import toys
 from PIL import Image
 
-from fmd import modes
+from fmd import commands
 from fmd.training import callbacks
 from fmd.training.callbacks import saved_grids
+from tests.helpers import toys
 
 
 class Writer:
@@ -80,7 +80,7 @@ def wandb(monkeypatch):
 
 
 def config(*names):
-    log = {**toys.settings()["log"], "callbacks": [f"fmd.training.writers:{name}" for name in names]}
+    log = {**toys.settings()["log"], "callbacks": [f"fmd.training.callbacks.writers:{name}" for name in names]}
     return toys.config(parallel={"mode": "jit"}, log=log)
 
 
@@ -108,19 +108,19 @@ class Fall(callbacks.Callback):
 
 
 def test_both_get_every_figure_and_grid_once_in_order(tmp_path, tensorboard, wandb):
-    run = modes.train_config(config("TensorBoard", "WeightsAndBiases"), tmp_path / "run")
+    run = commands.train_config(config("TensorBoard", "WeightsAndBiases"), tmp_path / "run")
     (board,), (page,) = tensorboard, wandb
     assert sorted(board.scalars) == history(run)
     assert [step for step, _, _ in board.scalars] == sorted(step for step, _, _ in board.scalars)
     assert [step for step, _, _ in board.images] == [4, 8, 12]
-    for (_, path), (_, _, image) in zip(saved_grids(run), board.images, strict=True):
+    for (_, path), (_, _, image) in zip(saved_grids(run.workdir, run.step), board.images, strict=True):
         np.testing.assert_array_equal(image, np.asarray(Image.open(path).convert("RGB")))
     assert board.logdir == str(tmp_path / "run" / "tensorboard")
     assert board.texts == ["config"]
     assert board.closed == 1
 
     pictures = [(step, values["samples"]) for step, values in page.logged if "samples" in values]
-    assert pictures == [(step, ("picture", str(path))) for step, path in saved_grids(run)]
+    assert pictures == [(step, ("picture", str(path))) for step, path in saved_grids(run.workdir, run.step)]
     figures = [(s, name, v) for s, values in page.logged for name, v in values.items() if name != "samples"]
     assert sorted(figures) == history(run)
     assert page.settings["config"]["train"]["num_steps"] == 12
@@ -130,10 +130,10 @@ def test_both_get_every_figure_and_grid_once_in_order(tmp_path, tensorboard, wan
 
 def test_a_resumed_run_is_whole_in_both(tmp_path, tensorboard, wandb):
     both = config("TensorBoard", "WeightsAndBiases")
-    modes.train_config(both, tmp_path / "run", [Stop()])
+    commands.train_config(both, tmp_path / "run", [Stop()])
     with pytest.raises(RuntimeError, match="fell"):
-        modes.train_config(both, tmp_path / "run", [Fall()])
-    run = modes.train_config(both, tmp_path / "run")
+        commands.train_config(both, tmp_path / "run", [Fall()])
+    run = commands.train_config(both, tmp_path / "run")
     assert [board.closed for board in tensorboard] == [1, 1, 1]
     assert [page.finished for page in wandb] == [1, 1, 1]
 
@@ -156,6 +156,6 @@ def test_a_resumed_run_is_whole_in_both(tmp_path, tensorboard, wandb):
 def test_a_missing_package_is_one_line_that_names_the_extra(monkeypatch, name, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=f"{package} cannot be imported") as raised:
-        callbacks.load([f"fmd.training.writers:{name}"])
+        callbacks.load([f"fmd.training.callbacks.writers:{name}"])
     assert f"pip install 'flow-matching-designs[{extra}]'" in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -4,17 +4,17 @@ Exponential, with a warm-up that forgets the start: step n (1 for the first) kee
 Power function (arXiv 2312.02696): `beta_n = (1 - 1/n)^(gamma + 1)` after n steps weighs step tau by tau^gamma, so that
 the width of the average is a fixed share of the run, its relative standard deviation
 `std = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3)))`.
-From stored ones the average of any other width can be had after the run: `fmd.checkpoints.averages`.
+From stored ones the average of any other width can be had after the run: `fmd.checkpoints.power_averages`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fmd.checkpoints.averages import power_exponent
+from fmd.checkpoints.power_averages import power_exponent
+from fmd.types import Params
 
 
 def averages(decays: Sequence[float], power_stds: Sequence[float]) -> dict[str, float]:
@@ -24,9 +24,9 @@ def averages(decays: Sequence[float], power_stds: Sequence[float]) -> dict[str, 
 
 
 def share(name: str, value: float, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The share of the parameters after `step` steps (1 or more) in the new average: 1 minus what stays of the old.
+    """The share of the parameters after `step` steps (1 or more) in the new average.
 
-    It becomes as small as 1e-5, where a float32 that is formed as one minus the kept part has few digits left.
+    It becomes as small as 1e-5. Formed as 1 minus the kept part, a float32 would have two digits there.
     """
     n = step.astype(jnp.float32)
     if name.startswith("power"):
@@ -34,7 +34,9 @@ def share(name: str, value: float, step: Int[Array, ""]) -> Float[Array, ""]:
     return jnp.maximum(jnp.float32(1.0 - value), 9.0 / (9.0 + n))
 
 
-def update(ema: Mapping[str, Any], params: Any, kinds: Mapping[str, float], step: Int[Array, ""]) -> dict[str, Any]:
+def update(
+    ema: Mapping[str, Params], params: Params, kinds: Mapping[str, float], step: Int[Array, ""]
+) -> dict[str, Params]:
     """All averages after the parameters of `step` (1 for the first update) came in."""
     updated = {}
     for name, value in kinds.items():

@@ -5,7 +5,6 @@ and in `run.logs`, so after a resume it shows the whole history.
 """
 
 import base64
-import dataclasses
 import html
 import platform
 import time
@@ -18,14 +17,16 @@ from typing import Any
 import jax
 
 import fmd
+from fmd.blocks import as_plain, flatten
+from fmd.devices import is_main_process
+from fmd.files import atomic_path
 from fmd.models.parameter_table import parameter_table
-from fmd.training.callbacks import Callback, saved_grids
+from fmd.pictures.svg import line_chart, short
+from fmd.training.callbacks.base import Callback
+from fmd.training.callbacks.report_style import STYLE
+from fmd.training.callbacks.samples import saved_grids
 from fmd.training.lines import Line
-from fmd.training.report_style import STYLE
-from fmd.utils.charts import line_chart, short
-from fmd.utils.distributed import is_main_process
-from fmd.utils.files import atomic_path
-from fmd.utils.nested import flatten
+from fmd.training.run import Run
 
 MOST_GRIDS = 6
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
@@ -44,20 +45,20 @@ TITLES = {
 class HtmlReport(Callback):
     """Writes report.html every `log.samples_every` steps and at the end. Put it last: it shows what the others made."""
 
-    def on_step_end(self, run: Any) -> None:
+    def on_step_end(self, run: Run) -> None:
         if run.due(run.config.log.samples_every) and not run.finished:
             self._write(run, "in progress")
 
-    def on_train_end(self, run: Any) -> None:
+    def on_train_end(self, run: Run) -> None:
         self._write(run, "finished" if run.finished else "stopped")
 
-    def _write(self, run: Any, state: str) -> None:
+    def _write(self, run: Run, state: str) -> None:
         if is_main_process():
             with atomic_path(run.workdir / "report.html", overwrite=True) as temporary:
                 temporary.write_text(page(run, state), encoding="utf-8")
 
 
-def page(run: Any, state: str) -> str:
+def page(run: Run, state: str) -> str:
     """The whole page. `run` needs the attributes that fmd.training.callbacks.Callback lists."""
     name = html.escape(run.workdir.name)
     steps = f"step {run.step:,} of {run.config.train.num_steps:,}"
@@ -65,12 +66,10 @@ def page(run: Any, state: str) -> str:
     body = [
         f"<header><h1>{name}</h1><p>{steps}, {state}<span>{written}</span></p></header>",
         tiles(run),
-        section("Samples", sample_grids(saved_grids(run))),
+        section("Samples", sample_grids(saved_grids(run.workdir, run.step))),
         section("Curves", "".join(charts(run.logs)), "charts"),
         section("Time", time_spent(run.logs["timing"].lines)),
-        section(
-            "Config", config_table(dataclasses.asdict(run.config), dataclasses.asdict(type(run.config)())), "blocks"
-        ),
+        section("Config", config_table(as_plain(run.config), as_plain(type(run.config)())), "blocks"),
         section("Model, data and machine", machine(run)),
     ]
     return (
@@ -84,7 +83,7 @@ def section(title: str, content: str, kind: str = "") -> str:
     return f'<section><h2>{title}</h2><div class="{kind}">{content}</div></section>\n' if content else ""
 
 
-def tiles(run: Any) -> str:
+def tiles(run: Run) -> str:
     """The figures that one looks for first."""
     logs = {name: log.lines for name, log in run.logs.items()}
     count = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
@@ -166,7 +165,7 @@ def config_table(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     )
 
 
-def machine(run: Any) -> str:
+def machine(run: Run) -> str:
     device, data = jax.devices()[0], run.dataset
     shape = "x".join(map(str, data.image_shape))
     rows = {

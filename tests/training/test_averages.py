@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmd.checkpoints.averages import power_exponent
-from fmd.training import ema
+from fmd.checkpoints.power_averages import power_exponent
+from fmd.training import averages
 
 
 def walk(steps, seed=0):
@@ -19,14 +19,14 @@ def track(values, kinds):
     state = {name: {"w": jnp.float32(-100.0)} for name in kinds}  # a start that must be forgotten
     seen = {name: [] for name in kinds}
     for n, value in enumerate(values, start=1):
-        state = ema.update(state, {"w": jnp.float32(value)}, kinds, jnp.int32(n))
+        state = averages.update(state, {"w": jnp.float32(value)}, kinds, jnp.int32(n))
         for name in kinds:
             seen[name].append(float(state[name]["w"]))
     return {name: np.array(numbers) for name, numbers in seen.items()}
 
 
 def test_exponential_average_warms_up_and_then_keeps_its_decay():
-    shares = [float(ema.share("decay0", 0.9, jnp.int32(n))) for n in range(1, 200)]
+    shares = [float(averages.share("decay0", 0.9, jnp.int32(n))) for n in range(1, 200)]
     np.testing.assert_allclose(shares, [1 - min(0.9, n / (9 + n)) for n in range(1, 200)], rtol=1e-6)
 
     values = walk(50)
@@ -43,7 +43,7 @@ def test_decay_zero_is_the_parameters_themselves():
     np.testing.assert_array_equal(track(values, {"decay0": 0.0})["decay0"], values)
 
 
-def test_power_average_forgets_the_start_at_once_and_weighs_step_tau_by_tau_to_the_gamma():
+def test_a_power_average_weighs_step_tau_by_tau_to_the_gamma():
     gamma, values = power_exponent(0.1), walk(300)
     average = track(values, {"power0": gamma})["power0"]
     assert average[0] == values[0]
@@ -57,14 +57,14 @@ def test_power_average_forgets_the_start_at_once_and_weighs_step_tau_by_tau_to_t
 def test_small_shares_keep_their_digits_in_float32(n):
     gamma = power_exponent(0.1)
     exact = -np.expm1((gamma + 1) * np.log1p(-1 / np.float64(n))) if n > 1 else 1.0
-    assert float(ema.share("power0", gamma, jnp.int32(n))) == pytest.approx(exact, rel=1e-6)
-    assert float(ema.share("decay0", 0.999999, jnp.int32(10**9))) == pytest.approx(1e-6, rel=1e-6)
+    assert float(averages.share("power0", gamma, jnp.int32(n))) == pytest.approx(exact, rel=1e-6)
+    assert float(averages.share("decay0", 0.999999, jnp.int32(10**9))) == pytest.approx(1e-6, rel=1e-6)
 
 
 def test_several_averages_have_names_and_float32_buffers_of_their_own():
-    kinds = ema.averages((0.9, 0.99), (0.05,))
+    kinds = averages.averages((0.9, 0.99), (0.05,))
     assert list(kinds) == ["decay0", "decay1", "power0"]
     params = {"w": jnp.ones(3)}
-    updated = ema.update({name: {"w": jnp.zeros(3)} for name in kinds}, params, kinds, jnp.int32(1))
+    updated = averages.update({name: {"w": jnp.zeros(3)} for name in kinds}, params, kinds, jnp.int32(1))
     assert all(tree["w"].dtype == jnp.float32 for tree in updated.values())
     assert len({tree["w"].unsafe_buffer_pointer() for tree in [*updated.values(), params]}) == 4

@@ -1,10 +1,11 @@
-"""Logs and sample grids for TensorBoard and Weights & Biases, for who asks: name a class in `config.log.callbacks`.
+"""Logs and sample grids for TensorBoard and Weights & Biases: name a class in `config.log.callbacks`.
 
-    --config.log.callbacks="('fmd.training.writers:TensorBoard',)"      pip install 'flow-matching-designs[tensorboard]'
-    --config.log.callbacks="('fmd.training.writers:WeightsAndBiases',)" pip install 'flow-matching-designs[wandb]'
+    --config.log.callbacks="('fmd.training.callbacks.writers:TensorBoard',)"
+        pip install 'flow-matching-designs[tensorboard]'
+    --config.log.callbacks="('fmd.training.callbacks.writers:WeightsAndBiases',)"
+        pip install 'flow-matching-designs[wandb]'
 
-Whatever callbacks keep in `run.logs` is passed on. After a resume that is the history first, so nothing is missing
-there that a kill kept from arriving.
+Everything in `run.logs` is passed on. After a resume the whole history is sent again, including lines lost in a kill.
 """
 
 import importlib
@@ -17,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from fmd.training.callbacks import Callback, saved_grids
-from fmd.utils.distributed import is_main_process
-from fmd.utils.files import atomic_path
+from fmd.blocks import as_plain
+from fmd.devices import is_main_process
+from fmd.files import atomic_path
+from fmd.training.callbacks.base import Callback
+from fmd.training.callbacks.samples import saved_grids
+from fmd.training.run import Run
 
 
 def need_package(package: str, extra: str) -> Any:
@@ -36,28 +40,30 @@ def need_package(package: str, extra: str) -> Any:
 class Writer(Callback):
     """Hands each new line and grid, in the order of steps, to `figures` and `picture`, on the main process."""
 
-    def on_train_start(self, run: Any) -> None:
+    def on_train_start(self, run: Run) -> None:
         self._passed: dict[str, int] = {}
         self._shown: set[Path] = set()
         if is_main_process():
             self.open(run)
             run.cleanup.callback(self.close)
 
-    def on_step_end(self, run: Any) -> None:
+    def on_step_end(self, run: Run) -> None:
         if is_main_process():
             self._pass_on(run)
 
-    def on_train_end(self, run: Any) -> None:
+    def on_train_end(self, run: Run) -> None:
         self.on_step_end(run)
 
-    def _pass_on(self, run: Any) -> None:
+    def _pass_on(self, run: Run) -> None:
         first = not self._passed
         new: list[tuple[int, str, Any]] = []
         for name, log in run.logs.items():
             new += [(line["step"], name, line) for line in log.lines[self._passed.get(name, 0) :]]
             self._passed[name] = len(log.lines)
         if first or run.due(run.config.log.samples_every):
-            new += [(step, "samples", path) for step, path in saved_grids(run) if path not in self._shown]
+            new += [
+                (step, "samples", path) for step, path in saved_grids(run.workdir, run.step) if path not in self._shown
+            ]
             self._shown |= {path for _, name, path in new if name == "samples"}
         for step, name, what in sorted(new, key=lambda entry: entry[0]):
             if name == "samples":
@@ -66,7 +72,7 @@ class Writer(Callback):
                 known = {key: value for key, value in what.items() if key != "step" and value is not None}
                 self.figures(step, {f"{name}/{key}": value for key, value in known.items()})
 
-    def open(self, run: Any) -> None: ...
+    def open(self, run: Run) -> None: ...
 
     def figures(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -81,10 +87,10 @@ class TensorBoard(Writer):
     def __init__(self) -> None:
         self._package = need_package("tensorboardX", "tensorboard")
 
-    def open(self, run: Any) -> None:
+    def open(self, run: Run) -> None:
         # The history is written again, so what older event files say about these steps does not count any more.
         self._writer = self._package.SummaryWriter(logdir=str(run.workdir / "tensorboard"), purge_step=0)
-        text = json.dumps(run.facts["config"], indent=2)
+        text = json.dumps(as_plain(run.config), indent=2)
         self._writer.add_text("config", "    " + text.replace("\n", "\n    "), 0)  # Markdown for a block of code
 
     def figures(self, step: int, values: Mapping[str, float]) -> None:
@@ -111,7 +117,7 @@ class WeightsAndBiases(Writer):
     def __init__(self) -> None:
         self._package = need_package("wandb", "wandb")
 
-    def open(self, run: Any) -> None:
+    def open(self, run: Run) -> None:
         file = run.workdir / "wandb_id.txt"
         if not file.exists():
             with atomic_path(file) as temporary:
@@ -121,7 +127,7 @@ class WeightsAndBiases(Writer):
             id=file.read_text(),
             name=run.workdir.name,
             dir=str(run.workdir),
-            config=run.facts["config"],
+            config=as_plain(run.config),
             resume="allow",
         )
         self._from = self._run.step  # W&B refuses steps before those it has

@@ -6,8 +6,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from fmd.training.callbacks import Callback
-from fmd.utils.distributed import is_main_process
+from fmd.devices import is_main_process
+from fmd.training.callbacks.base import Callback
+from fmd.training.run import Run
 
 
 class LineByLine:
@@ -21,7 +22,7 @@ class LineByLine:
 
 
 def bar_settings() -> dict[str, Any]:
-    """What the bar must know about where it is shown."""
+    """Keywords of the bar for the place where it is shown."""
     if "ipykernel" in sys.modules:
         return {}
     if not sys.stderr.isatty():
@@ -37,7 +38,7 @@ class Progress(Callback):
     Where standard error is no terminal it says so twice a minute, in lines of their own.
     """
 
-    def on_train_start(self, run: Any) -> None:
+    def on_train_start(self, run: Run) -> None:
         self._bar = tqdm(
             total=run.config.train.num_steps,
             initial=run.step,
@@ -49,7 +50,7 @@ class Progress(Callback):
         run.cleanup.callback(self._bar.close)
         self._begun, self._lines = False, len(run.logs["metrics"].lines)
 
-    def on_step_end(self, run: Any) -> None:
+    def on_step_end(self, run: Run) -> None:
         if not self._begun:
             self._bar.unpause()  # what went before was compilation, and says nothing about the time left
             self._begun = True

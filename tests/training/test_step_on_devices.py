@@ -7,15 +7,13 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-import toys
 from jax import P
 
 from fmd.checkpoints.store import Store
-from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
-from fmd.training import setup
+from fmd.training import recipe
 from fmd.training import step as steps
-from fmd.utils import distributed
+from tests.helpers import toys
 
 pytestmark = pytest.mark.usefixtures("full_compilation")
 
@@ -23,12 +21,8 @@ LAYOUTS = [("pmap", 2, 1), ("pmap", 4, 1), ("pmap", 8, 1), ("mesh", 2, 1), ("mes
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def shard_small_parameters():
-    """The toy has no parameter that is worth sharding; here all that can be are."""
-    before, distributed.SMALLEST_SHARDED = distributed.SMALLEST_SHARDED, 10
-    yield
-    distributed.SMALLEST_SHARDED = before
+# The toy has no parameter that is worth sharding; here all that can be are.
+Lab = partial(toys.Lab, smallest=10)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +32,7 @@ def labs():
 
     def get(name):
         if name not in made:
-            lab = toys.Lab(toys.config(), toys.layout(*name))
+            lab = Lab(toys.config(), toys.layout(*name))
             lab.program = lab.program.lower(lab.start(), lab.resident, next(lab.feed())).compile()
             made[name] = lab
         return made[name]
@@ -78,13 +72,13 @@ def test_gradients_meet_in_exactly_one_all_reduce(labs, name):
 
 def test_muon_takes_the_same_steps_on_split_kernels():
     config = toys.config(optimizer={"name": "muon", "learning_rate": 1e-2})
-    alone, found = (jax.device_get(toys.Lab(config, toys.layout(*n)).run(2)) for n in (("jit", 1, 1), ("mesh", 8, 4)))
+    alone, found = (jax.device_get(Lab(config, toys.layout(*n)).run(2)) for n in (("jit", 1, 1), ("mesh", 8, 4)))
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5, err_msg=jax.tree_util.keystr(path))
 
 
 def test_a_mesh_of_eight_holds_an_eighth_of_each_large_array_per_device():
-    lab = toys.Lab(toys.config(model={"name": "toy", "width": 64}), toys.layout("mesh", 8, 8))
+    lab = Lab(toys.config(model={"name": "toy", "width": 64}), toys.layout("mesh", 8, 8))
     compiled = lab.program.lower(lab.start(), lab.resident, next(lab.feed())).compile()
 
     def parts(spec):
@@ -131,16 +125,15 @@ def test_a_run_goes_on_with_other_devices_and_another_layout(labs, tmp_path, sou
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_the_step_and_the_guided_sampler_lower_for(platform):
-    lab = toys.Lab(toys.config(), toys.layout("jit", 1))
+    lab = Lab(toys.config(), toys.layout("jit", 1))
     step = jax.jit(partial(steps.train_steps, recipe=lab.recipe), donate_argnums=0)
     arguments = lab.start(), lab.resident, next(lab.feed())
     assert "stablehlo" in step.trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
-    facts = setup.make_facts(lab.config, lab.data)
-    sampler = Sampler.from_facts(facts, params=lab.start().params, model=lab.model, layout=lab.layout)
+    info = recipe.make_info(lab.config, lab.data)
+    sampler = Sampler.from_info(info, params=lab.start().params, model=lab.model, layout=lab.layout)
     index = np.arange(2, dtype=np.int32)
-    program = sampler._program(choose(facts, weight=3.0))
-    lowered = program.trace(sampler.params, jax.random.key(0), index, index, np.float32(3)).lower(
-        lowering_platforms=(platform,)
-    )
+    program = sampler.program(sampler.settings.replace(weight=3.0))
+    traced = program.trace(sampler.params, None, jax.random.key(0), np.float32(3), index, index)
+    lowered = traced.lower(lowering_platforms=(platform,))
     assert "stablehlo" in lowered.as_text()

@@ -1,0 +1,37 @@
+"""samples/step_N.png: a grid of samples from the same noise each time."""
+
+from pathlib import Path
+
+from fmd.data.dataset import matching_conditions
+from fmd.devices import is_main_process
+from fmd.pictures.grids import choose_rows, draw_grid, save_png
+from fmd.randomness import stream
+from fmd.sampling.sampler import Sampler
+from fmd.training.callbacks.base import Callback
+from fmd.training.run import Run
+from fmd.training.timing import beside_the_steps
+
+
+class Samples(Callback):
+    """A grid every `log.samples_every` steps: a row per class."""
+
+    def on_train_start(self, run: Run) -> None:
+        self._rows = choose_rows(run.info.num_classes, run.info.class_names, run.config.log.samples_per_class)
+        self._sampler = Sampler.from_info(run.info, model=run.model, layout=run.layout)
+        self._y = matching_conditions(run.dataset.test, self._rows.labels)
+
+    def on_step_end(self, run: Run) -> None:
+        if not run.due(run.config.log.samples_every):
+            return
+        with beside_the_steps(run, "sampling"):
+            images = self._sampler(self._y, stream(run.config.seed, "sample"), params=run.weights)
+            if is_main_process():
+                picture = draw_grid(images, self._rows)
+                save_png(run.workdir / "samples" / f"step_{run.step:08d}.png", picture, overwrite=True)
+
+
+def saved_grids(workdir: Path, step: int) -> list[tuple[int, Path]]:
+    """(step, file) of the grids up to a step. Those of later steps, from before a kill, will be made again."""
+    files = (workdir / "samples").glob("step_????????.png")
+    grids = [(int(path.stem.removeprefix("step_")), path) for path in files]
+    return sorted((number, path) for number, path in grids if number <= step)

@@ -1,0 +1,96 @@
+"""From a config to the parts of a run: model, recipe, and what the run stores about itself."""
+
+import jax
+import jax.numpy as jnp
+
+from fmd import methods
+from fmd.blocks import Plain
+from fmd.config import Config
+from fmd.data import ImageDataset
+from fmd.devices import Layout, gather_params
+from fmd.models import conditions
+from fmd.models.contract import Model, check_contract, draws_random_numbers
+from fmd.models.registry import build_model
+from fmd.run_info import RunInfo
+from fmd.training import averages, optimizers
+from fmd.training.augment import Augment
+from fmd.training.step import Recipe
+from fmd.types import Params
+
+
+def make_model(config: Config, image_shape: tuple[int, int, int], num_classes: int, told: Plain | None = None) -> Model:
+    """The network of a config, checked against the contract for these images and conditions.
+
+    Raises ValueError where it breaks the contract.
+    """
+    offered: dict[str, object] = {"num_classes": num_classes, **({} if told is None else {"conditions": told})}
+    second_time = methods.second_time(config.method.name)
+    if second_time:
+        offered["second_time"] = True
+    given = config.model.params.get("num_classes", num_classes)
+    if given != num_classes:
+        raise ValueError(f"config.model.num_classes = {given}, but the data set has {num_classes}; leave it out")
+    model = build_model(config.model.name, config.model.params, **offered)
+    check_contract(model, image_shape, told, second_time)
+    return model
+
+
+def init_params(model: Model, key: jax.Array, image_shape: tuple[int, int, int], told: Plain | None = None) -> Params:
+    """Initial parameters of a model for images and conditions like these."""
+    x, t = jnp.zeros((1, *image_shape)), jnp.zeros(1)
+    params: Params = model.init(key, x, t, conditions.example(told, 1))["params"]
+    return params
+
+
+def make_recipe(
+    config: Config,
+    model: Model,
+    image_shape: tuple[int, int, int],
+    told: Plain | None = None,
+    layout: Layout | None = None,
+) -> Recipe:
+    """Everything that stays the same during a run, for the devices of `layout` (default: one).
+
+    Raises ValueError for parts that do not fit.
+    """
+    o, method = config.optimizer, methods.from_config(config)
+    learning_rate = optimizers.learning_rate(
+        o.learning_rate,
+        config.train.num_steps,
+        warmup_steps=o.warmup_steps,
+        decay=o.decay,
+        final_fraction=o.final_fraction,
+    )
+    return Recipe(
+        apply=model.apply if layout is None else gather_params(layout, model.apply),
+        method=method,
+        optimizer=optimizers.get(
+            o.name, schedule=learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2
+        ),
+        learning_rate=learning_rate,
+        averages=averages.averages(config.ema.decays, config.ema.power_stds),
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        log_every=config.log.every,
+        num_classes=model.num_classes,
+        conditions=told,
+        augment=Augment(config.data.flip, config.data.shift),
+        stochastic=draws_random_numbers(model, image_shape, told, method.second_time),
+        accumulation=config.train.grad_accumulation,
+        skip_nonfinite=config.train.on_nonfinite == "skip",
+    )
+
+
+def make_info(config: Config, dataset: ImageDataset) -> RunInfo:
+    """Everything that a checkpoint must say to be sampled from without the data or the config file."""
+    return RunInfo(
+        config=config,
+        image_shape=dataset.image_shape,
+        num_classes=dataset.num_classes,
+        train_images=len(dataset.train),
+        averages=tuple(averages.averages(config.ema.decays, config.ema.power_stds)),
+        provenance=dataset.provenance,
+        class_names=dataset.class_names,
+        conditions=dataset.conditions,
+        data_digest=dataset.digest(),
+    )
