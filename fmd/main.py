@@ -5,7 +5,7 @@
     python -m fmd.main --mode=eval   --checkpoint=runs/NAME
     python -m fmd.main --mode=export --checkpoint=runs/NAME --out=models/NAME
 
-This file is short on purpose: each mode is one function in `fmd.modes`, imported only when it runs.
+This file is short on purpose: each mode is one function in `fmd.commands`, imported only when it runs.
 """
 
 import sys
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
-from fmd.utils import process
+from fmd import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export"], "What to do.")
@@ -30,7 +30,7 @@ flags.DEFINE_string("solver", None, "Solver (sample, eval). Default: the config'
 flags.DEFINE_integer("steps", None, "Solver steps (sample, eval). Default: the config's.")
 flags.DEFINE_float("shift", None, "Time shift of the solver's grid: above 1 has more steps near noise (sample, eval).")
 flags.DEFINE_float("tolerance", None, "Error that an adaptive solver allows (sample, eval). Default: 1e-5.")
-flags.DEFINE_integer("seed", 0, "Seed of the noise (sample, eval).")
+flags.DEFINE_integer("seed", 0, "Seed of the noise (sample, eval).", lower_bound=0, upper_bound=2**31 - 1)
 flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
 flags.DEFINE_string("samples", None, "An .npz of images and labels to judge in place of a checkpoint's (eval).")
 flags.DEFINE_string("source", None, "Data source of the real images for --samples, e.g. mnist (eval).")
@@ -39,38 +39,49 @@ flags.DEFINE_string("features", "auto", "What they are compared by: auto, domain
 flags.DEFINE_integer(
     "bits_per_dim", 0, "Test images whose likelihood is computed, which is slow (eval).", lower_bound=0
 )
+flags.DEFINE_integer("bits_draws", 1, "Dequantisations of each of them: a tighter bound, much slower.", lower_bound=1)
+flags.DEFINE_enum(
+    "classes",
+    "reference",
+    ["reference", "balanced"],
+    "Ask for classes as often as the first --reference has, or equally.",
+)
 flags.DEFINE_string("sweep", None, "Quality against weight, steps, shift or average; also weight=1,2,3 (eval).")
 flags.DEFINE_string("out", None, "Folder to make (export).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")
 flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+flags.DEFINE_bool("trust", False, "Run code that a checkpoint names: its imports, its TFDS data set.")
 flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error instead of one line.")
 
 
 def main(argv: Sequence[str], overrides: Sequence[tuple[str, str]]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; every option is a flag, see --help")
-    process.check_flags(FLAGS, overrides)
+    cli.check_flags(FLAGS, overrides)
     logging.set_verbosity(logging.INFO)
-    process.log_plainly()
+    cli.log_plainly()
 
-    from fmd import modes  # after the flags are known to be good: this import loads JAX
+    from fmd import commands  # after the flags are known to be good: this import loads JAX
 
-    modes.MODES[FLAGS.mode](FLAGS, overrides)
+    commands.MODES[FLAGS.mode](FLAGS, overrides)
 
 
 def run() -> None:
     """Entry point of `fmd` and `python -m fmd.main`. Exit code 2, and one line, for what the user can put right."""
-    process.use_huge_pages()
-    arguments, overrides = process.split_overrides(sys.argv)
+    cli.use_huge_pages()
+    arguments, overrides = cli.split_overrides(sys.argv)
     try:
-        app.run(lambda argv: main(argv, overrides), argv=arguments, flags_parser=process.parse_flags)
+        app.run(lambda argv: main(argv, overrides), argv=arguments, flags_parser=cli.parse_flags)
+    except KeyboardInterrupt:
+        print("fmd: interrupted", file=sys.stderr)
+        cli.leave(130, at_once=True)
     except Exception as error:
-        if (FLAGS.is_parsed() and FLAGS.traceback) or not process.is_users_to_fix(error):
+        if (FLAGS.is_parsed() and FLAGS.traceback) or not cli.is_users_to_fix(error):
             traceback.print_exc()
-            process.leave(1)
-        print(f"fmd: {process.one_line(error)}", file=sys.stderr)
-        process.leave(2)
+            cli.leave(1)
+        print(f"fmd: {cli.one_line(error)}", file=sys.stderr)
+        cli.leave(2)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toys
 from absl import flags
 from PIL import Image
 
 from fmd import main
-from fmd.checkpoints.facts import read_facts, write_facts
-from fmd.modes import FRAMES, parse_labels
+from fmd.commands import FRAMES, parse_labels
+from fmd.files import write_json
+from fmd.run_info import read_run_info
+from tests.helpers import toys
 
 ROOT = Path(__file__).parents[1]
 DIGITS = f"--config={ROOT}/configs/digits.py"
@@ -127,16 +128,16 @@ BAD_CONFIG = {
     "train.batch_size=True": "whole number",
     "train.label_dropout=1.5": "in [0, 1]",
     "train.label_dropout=-0.1": "in [0, 1]",
-    "train.label_dropout=nan": "finite number",
-    "train.loss=hubert": "'squared' or 'pseudo_huber'",
-    "train.weighting=snr": "'prediction' or 'velocity'",
+    "train.label_dropout=nan": "a number, in [0, 1]",
+    "train.loss=hubert": "one of squared, pseudo_huber",
+    "train.weighting=snr": "one of prediction, velocity",
     "train.steps_per_dispatch=3": "multiple of config.train.steps_per_dispatch",
     "train.grad_accumulation=3": "divisor of train.batch_size",
-    "train.on_nonfinite=ignore": "'stop' or 'skip'",
+    "train.on_nonfinite=ignore": "one of stop, skip",
     "optimizer.learning_rate=0": "above 0",
     "optimizer.learning_rate=-1e-3": "above 0",
-    "optimizer.learning_rate=inf": "finite number",
-    "optimizer.learning_rate='1e-3'": "finite number",
+    "optimizer.learning_rate=inf": "a number, above 0",
+    "optimizer.learning_rate='1e-3'": "a number, above 0",
     "optimizer.warmup_steps=4": "below config.train.num_steps",
     "optimizer.name=adan": "adam, adamw",
     "optimizer.decay=step": "cosine, linear, constant",
@@ -145,7 +146,7 @@ BAD_CONFIG = {
     "ema.decays=()": "at least one decay",
     "ema.decays=(1.0,)": "in [0, 1)",
     "ema.decays=0.9": "a tuple",
-    "ema.power_stds=(0.4,)": "in (0, 0.288)",
+    "ema.power_stds=(0.4,)": "in (0, 0.288",
     "path.schedule.name=liner": "linear",
     "path.schedule.sigma_min=2": "sigma_min",
     "path.schedule.sigmamin=0.1": "sigma_min",
@@ -156,8 +157,8 @@ BAD_CONFIG = {
     "path.coupling.name=optimal": "optimal_transport",
     "model.name=unot": "unet",
     "model.base_chanels=8": "base_channels",
-    "model.base_channels=0": "at least 1",
-    "model.base_channels=wide": "must be int",
+    "model.base_channels=0": "1 or more",
+    "model.base_channels=wide": "must be a whole number",
     "model.channel_multipliers=(1,2,4,8,16)": "16",
     "model.dropout=1.0": "[0, 1)",
     "model.dtype=float8": "bfloat16",
@@ -168,7 +169,7 @@ BAD_CONFIG = {
     "sample.steps=0": "1 or more",
     "sample.solver=huen": "heun",
     "sample.guidance.name=cgf": "cfg",
-    "sample.guidance.weight=nan": "not a number",
+    "sample.guidance.weight=nan": "must be a number",
     "sample.guidance.interval=(0.8,0.2)": "interval",
     "checkpoint.every=0": "1 or more",
     "checkpoint.keep_last=0": "1 or more",
@@ -178,9 +179,9 @@ BAD_CONFIG = {
     "parallel.mode=tpu": "jit, pmap, mesh",
     "parallel.fsdp=3": "divisor",
     "imports=('no_such_module',)": "no_such_module",
-    "seed=-1": "[0, 2^31)",
+    "seed=-1": "[0, 2147483648)",
     "on_cpu=3": "a block",
-    "sample.guidance.weight=strong": "not a number",
+    "sample.guidance.weight=strong": "must be a number",
     "on_cpu.trian.num_steps=3": "config.train",
 }
 
@@ -225,12 +226,15 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=sample", "--checkpoint={run}", "--label=9999999999"), "--label=9999999999; give a class"),
         (("--mode=eval", "--checkpoint={run}", "--n_samples=9"), "n_samples=9 is too few for 64 features"),
         (("--mode=eval", "--checkpoint={run}", "--features=domain"), "domain features are for (28, 28, 1)"),
+        (("--mode=eval", "--checkpoint={run}", "--bits_draws=3"), "--bits_draws has no effect without --bits_per_dim"),
+        (("--mode=eval", "--checkpoint={run}", "--classes=all"), "classes"),
+        (("--mode=eval", "--samples=x.npz", "--classes=balanced"), "--classes has no effect beside --samples"),
         (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
         (
             (DIGITS, "--seed=3"),
             "with --mode=train; it goes with --mode=sample and --mode=eval; in training give --config.seed",
         ),
-        ((DIGITS, "--tolerance=1e-3"), "with --mode=train; it goes with --mode=sample and --mode=eval\n"),
+        ((DIGITS, "--tolerance=1e-3"), "in training give --config.sample.atol"),
         ((*TINY, "--workdir={run}", "--config.seed=1"), "seed: 0 -> 1"),
         ((DIGITS, "--workdir=/proc/fmd"), "/proc/fmd"),
     ],
@@ -245,9 +249,9 @@ def test_a_wrong_command_is_one_line(fmd, trained, arguments, expected):
 
 def test_guidance_needs_label_dropout(fmd, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    facts = read_facts(run)
-    facts["config"]["train"]["label_dropout"], facts["config"]["sample"]["guidance"]["weight"] = 0.0, 1.0
-    write_facts(run, facts)
+    values = read_run_info(run).to_json()
+    values["config"]["train"]["label_dropout"], values["config"]["sample"]["guidance"]["weight"] = 0.0, 1.0
+    write_json(run / "config.json", values)
     code, said = fmd("--mode=sample", f"--checkpoint={run}", "--weight=2")
     assert code == 2
     assert "label_dropout > 0" in said
@@ -263,9 +267,7 @@ def test_an_occupied_or_foreign_workdir_is_refused(fmd, tmp_path):
 
 
 def test_a_checkpoint_of_a_newer_format_is_refused(fmd, tmp_path):
-    write_facts(tmp_path / "model", {"config": {}})
-    text = (tmp_path / "model" / "config.json").read_text().replace('"format": 1', '"format": 99')
-    (tmp_path / "model" / "config.json").write_text(text)
+    write_json(tmp_path / "model" / "config.json", {"format": 99, "config": {}})
     code, said = fmd("--mode=sample", "--checkpoint=model")
     assert code == 2
     assert "format 99" in said

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
-import toys
 
+from fmd.devices import make_layout
 from fmd.models.registry import build_model
 from fmd.sampling.sampler import Sampler
-from fmd.training import setup
-from fmd.utils.distributed import make_layout
+from fmd.training import recipe
+from tests.helpers import toys
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +19,10 @@ def params():
 
 
 @pytest.fixture(scope="module")
-def facts():
-    return setup.make_facts(toys.config(), toys.dataset())
+def info():
+    return recipe.make_info(toys.config(), toys.dataset())
 
 
 @pytest.fixture(scope="module")
-def sampler(facts, params):
-    return Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
+def sampler(info, params):
+    return Sampler.from_info(info, params=params, layout=make_layout("jit"))

@@ -3,15 +3,15 @@
 import jax
 import numpy as np
 import pytest
-import toys
 
-from fmd.checkpoints.facts import write_facts
 from fmd.checkpoints.store import Store
+from fmd.devices import make_layout
+from fmd.files import write_json
 from fmd.models.registry import build_model
+from fmd.randomness import example_normal
 from fmd.sampling.sampler import Sampler, load
-from fmd.training import setup
-from fmd.utils.distributed import make_layout
-from fmd.utils.seed import example_normal
+from fmd.training import recipe
+from tests.helpers import toys
 
 KEY = jax.random.key(7)
 
@@ -27,7 +27,7 @@ def test_images_are_uint8_one_per_label_and_repeatable(sampler, images):
     assert (sampler([0, 1, 2, 3, 4], jax.random.key(8)) != images).any()
 
 
-def test_an_image_does_not_depend_on_how_many_are_drawn_with_it_or_in_how_many_calls(sampler, images):
+def test_an_image_does_not_depend_on_how_many_are_drawn_with_it(sampler, images):
     np.testing.assert_array_equal(sampler([0, 1, 2], KEY), images[:3])
     np.testing.assert_array_equal(sampler([0, 1, 2, 3, 4], KEY, batch_size=2), images)
 
@@ -47,8 +47,8 @@ def test_noise_may_be_given_in_place_of_a_key(sampler, images):
 
 
 @pytest.mark.parametrize(("mode", "fsdp"), [("mesh", 1), ("mesh", 4), ("pmap", 1)])
-def test_eight_devices_draw_what_one_draws(facts, params, images, mode, fsdp):
-    many = Sampler.from_facts(facts, params=params, layout=make_layout(mode, fsdp=fsdp))
+def test_eight_devices_draw_what_one_draws(info, params, images, mode, fsdp):
+    many = Sampler.from_info(info, params=params, layout=make_layout(mode, fsdp=fsdp))
     difference = many([0, 1, 2, 3, 4], KEY).astype(int) - images
     assert np.abs(difference).max() <= 1  # rounding to uint8 may fall either way
     assert (difference != 0).mean() < 0.01
@@ -57,7 +57,7 @@ def test_eight_devices_draw_what_one_draws(facts, params, images, mode, fsdp):
 @pytest.mark.parametrize(
     ("grid", "knots"), [(None, [0, 1 / 3, 2 / 3, 1]), ({"name": "shifted", "factor": 2.0}, [0, 0.2, 0.5, 1])]
 )
-def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, params, sampler, grid, knots):
+def test_the_result_is_the_solution_of_the_guided_equation_written_out(info, params, sampler, grid, knots):
     """Three steps of the midpoint rule by hand."""
     model = build_model("toy", {"num_classes": toys.CLASSES})
 
@@ -76,7 +76,6 @@ def test_the_result_is_the_solution_of_the_guided_equation_written_out(facts, pa
 
 
 def test_weight_one_ignores_the_null_label_and_weight_zero_the_label(sampler, params):
-    """Seed bugs B05 and B08: a weight of 0 meant unconditional in one place and conditional in another."""
     changed = jax.tree.map(np.array, params)
     changed["Embed_0"]["embedding"][toys.CLASSES] += 3.0
     labels = [0, 1, 2, 3]
@@ -96,12 +95,12 @@ def test_costs_are_counted_per_image_with_both_halves_of_guidance(sampler):
     assert (adaptive.evaluations > 6).all()
 
 
-def test_one_program_serves_all_weights_but_exactly_none_and_one(facts, params):
-    fresh = Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
+def test_one_program_serves_all_weights_but_exactly_none_and_one(info, params):
+    fresh = Sampler.from_info(info, params=params, layout=make_layout("jit"))
     for weight in (1.5, 3.0, -0.5):
         fresh([0, 1], KEY, weight=weight)
-    assert len(fresh._programs) == 1
-    (program,) = fresh._programs.values()
+    assert len(fresh.programs) == 1
+    (program,) = fresh.programs.values()
     assert program._cache_size() == 1
 
 
@@ -118,7 +117,7 @@ def test_one_program_serves_all_weights_but_exactly_none_and_one(facts, params):
     ([0], {"rule": {"name": "cfg", "intervall": (0, 1)}}, "intervall"),
     ([0], {"rtol": 1e-3}, "rtol"),
     ([0], {"grid": {"name": "log"}}, "unknown time grid 'log'"),
-    ([0], {"grid": {"name": "shifted", "factor": -1.0}}, "time shift is -1.0"),
+    ([0], {"grid": {"name": "shifted", "factor": -1.0}}, "factor = -1.0; it must be above 0"),
     ([0], {"solver": "tsit5", "grid": {"name": "cosine"}}, "'tsit5' chooses its own"),
 ])  # fmt: skip
 def test_wrong_wishes_are_refused(sampler, labels, settings, message):
@@ -127,21 +126,21 @@ def test_wrong_wishes_are_refused(sampler, labels, settings, message):
 
 
 def test_guidance_on_a_model_trained_without_label_dropout_is_refused(params):
-    facts = setup.make_facts(
+    info = recipe.make_info(
         toys.config(train={"label_dropout": 0.0}, sample={"guidance": {"name": "cfg", "weight": 1.0}}), toys.dataset()
     )
-    sampler = Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
+    sampler = Sampler.from_info(info, params=params, layout=make_layout("jit"))
     with pytest.raises(ValueError, match="needs a model trained with labels and"):
         sampler([0], KEY, weight=2.0)
 
 
-def test_the_averages_of_a_run_draw_their_own_images(facts, params, images, tmp_path):
-    write_facts(tmp_path / "run", facts)
+def test_the_averages_of_a_run_draw_their_own_images(info, params, images, tmp_path):
+    write_json(tmp_path / "run" / "config.json", info.to_json())
     store = Store(tmp_path / "run" / "checkpoints")
-    ema = {name: params for name in facts["averages"]}
+    ema = {name: params for name in info.averages}
     ema["decay1"] = jax.tree.map(lambda x: x * 1.5, params)
     store.save(3, ema=ema, train={"step": np.int32(3)})
     store.close()
     labels, layout = [0, 1, 2, 3, 4], make_layout("jit")
     np.testing.assert_array_equal(load(tmp_path / "run", layout=layout)(labels, KEY), images)
-    assert (load(tmp_path / "run", which="decay1", layout=layout)(labels, KEY) != images).any()
+    assert (load(tmp_path / "run", average="decay1", layout=layout)(labels, KEY) != images).any()

@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toys
 
+from fmd.devices import make_layout
 from fmd.math import schedules
-from fmd.math.integration import Solution
+from fmd.math.pixels import to_uint8
+from fmd.math.simulators import Solution
+from fmd.methods.flow_matching import to_show
+from fmd.randomness import example_normal
 from fmd.sampling.sampler import Sampler
-from fmd.sampling.trajectory import TIMES, states_to_show, sweep, trajectory
-from fmd.utils.distributed import make_layout
-from fmd.utils.pixels import to_uint8
-from fmd.utils.seed import example_normal
+from fmd.sampling.trajectory import TIMES, sweep, trajectory
+from tests.helpers import toys
 
 KEY = jax.random.key(7)
 LABELS = [0, 1, 2, 3, 4]
@@ -48,8 +49,8 @@ def test_in_between_it_is_where_a_solve_that_stops_there_is(sampler, frames):
         assert np.abs(np.asarray(to_uint8(x)).astype(int) - knots[i]).max() <= 1
 
 
-def test_eight_devices_and_an_adaptive_solver_show_the_same(facts, params, sampler, frames):
-    many = Sampler.from_facts(facts, params=params, layout=make_layout("mesh"))
+def test_eight_devices_and_an_adaptive_solver_show_the_same(info, params, sampler, frames):
+    many = Sampler.from_info(info, params=params, layout=make_layout("mesh"))
     assert np.abs(trajectory(many, LABELS, KEY).astype(int) - frames).max() <= 1
     settings = {"weight": 1.0, "times": (0.0, 0.5, 1.0)}
     exact = trajectory(sampler, LABELS, KEY, solver="tsit5", rtol=1e-5, atol=1e-5, **settings)
@@ -76,8 +77,10 @@ def test_loud_noise_is_shown_quieter_and_the_end_as_it_is():
     times = np.array([0.0, 0.5, 1.0], np.float32)
     states = np.ones((3, 2, 4), np.float32)
     loud = schedules.get("ve", sigma_max=80.0, sigma_min=0.2)
-    shown = states_to_show(Solution(None, states, times, None, None), loud)
-    np.testing.assert_allclose(shown, np.broadcast_to(np.array([1 / 80, 1 / 4, 1])[:, None], (2, 3, 4)), rtol=1e-5)
+    shown = to_show(Solution(None, states, times, None, None), loud)
+    np.testing.assert_allclose(
+        shown, np.broadcast_to(np.array([1 / 80, 1 / 4, 1])[:, None, None], (3, 2, 4)), rtol=1e-5
+    )
     for name in ("linear", "cosine", "vp"):
-        unchanged = states_to_show(Solution(None, states, times, None, None), schedules.get(name))
-        np.testing.assert_array_equal(unchanged, np.ones((2, 3, 4)))
+        unchanged = to_show(Solution(None, states, times, None, None), schedules.get(name))
+        np.testing.assert_array_equal(unchanged, np.ones((3, 2, 4)))

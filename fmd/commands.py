@@ -1,0 +1,222 @@
+"""One function per mode of the command line. Each takes the parsed flags and does one thing."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags, logging
+
+from fmd import cli, data, devices
+from fmd import config as configs
+from fmd.blocks import Plain, as_plain
+from fmd.config import Config, Settings
+from fmd.data.dataset import matching_conditions
+from fmd.evaluation import evaluate as evaluation
+from fmd.evaluation import sweep
+from fmd.evaluation.quality import make_quality
+from fmd.evaluation.validation import make_validation
+from fmd.export.exporter import export
+from fmd.files import atomic_path, expand, write_json
+from fmd.pictures import animation
+from fmd.pictures.grids import image_grid, save_png
+from fmd.randomness import key
+from fmd.registry import import_modules
+from fmd.sampling import sampler as samplers
+from fmd.training import callbacks, trainer
+from fmd.training.callbacks.progress import Progress
+from fmd.training.callbacks.report import HtmlReport
+from fmd.training.lines import Line
+from fmd.training.run import Run
+from fmd.types import Params
+
+Overrides = Sequence[tuple[str, str]]
+N_SAMPLES = 64
+FRAMES = 41  # of an animation; what most solvers have as steps divides 40
+
+
+def train(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Trains, or goes on with the run in the workdir."""
+    cli.need(parsed, "config", "train needs a config file, e.g. --config=configs/mnist_cfg_strong.py")
+    devices.initialize(parsed.coordinator, parsed.num_processes, parsed.process_id)
+    if not devices.is_main_process():
+        logging.set_verbosity(logging.WARNING)
+    cli.use_compilation_cache()
+    config = resolve_for_this_machine(configs.load_file(parsed.config), overrides)
+    workdir = expand(parsed.workdir or Path("runs") / Path(parsed.config).stem)
+    run = train_config(config, workdir)
+    if run.finished:
+        logging.info("done: %d steps in %s; next: --mode=sample --checkpoint=%s", run.step, workdir, workdir)
+    else:
+        logging.info("stopped and saved at step %d; the same command goes on from there", run.step)
+
+
+def resolve_for_this_machine(file_config: Plain, overrides: Overrides) -> Config:
+    """The file's config, its `on_cpu` block where there is no accelerator, then the command line's overrides.
+
+    Overrides of keys inside `on_cpu` change that block before it is used.
+    """
+    inside = [pair for pair in overrides if pair[0].split(".")[0] == "on_cpu"]
+    file_config = configs.override(file_config, inside)
+    if file_config.get("on_cpu") and jax.default_backend() == "cpu":
+        logging.info("no accelerator: using the config's on_cpu block (refuse with --config.on_cpu=None)")
+        file_config = configs.apply_on_cpu(file_config)
+    return configs.resolve(configs.override(file_config, [pair for pair in overrides if pair not in inside]))
+
+
+def train_config(config: Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> Run:
+    """Trains a resolved config with the usual callbacks; `extra` ones come before the checkpoint."""
+    import_modules(config.imports)
+    dataset = load_data(config)
+
+    def validation(run: Run) -> Callable[[Params], Line]:
+        return make_validation(run.model, run.info, dataset.test, run.layout, examples=config.log.eval_examples)
+
+    def quality(run: Run) -> Callable[[Params], Line]:
+        return make_quality(run.model, run.info, dataset, run.layout)
+
+    hooks: list[callbacks.Callback] = [callbacks.Log(), callbacks.Evaluate(validation), callbacks.Samples()]
+    if config.log.quality_every:
+        hooks.append(callbacks.Evaluate(quality, name="quality", every="quality_every"))
+    hooks += [*callbacks.load(config.log.callbacks), *extra, Progress(), callbacks.Checkpoints(), HtmlReport()]
+    return trainer.train(config, workdir, dataset, hooks)
+
+
+def settings_of(parsed: flags.FlagValues, overrides: Overrides, usual: Settings) -> Settings:
+    """The settings of a run, changed by `--config.sample.*` and by the flags that are short names of them.
+
+    Raises ValueError for an override of anything else, or a value that does not fit.
+    """
+    for name, _ in overrides:
+        if name.split(".")[0] != "sample":
+            raise ValueError(f"--config.{name} only goes with --mode=train; a checkpoint carries its config")
+    changed = configs.override({"sample": as_plain(usual)}, overrides)
+    settings = configs.resolve(changed).sample
+    return settings.replace(**{name: parsed[name].value for name in cli.SETTINGS})
+
+
+def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Draws images to a PNG, to an .npz with their labels, or their way from noise to data to a .gif or .webp."""
+    cli.need(parsed, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, or an export")
+    outfile = expand(parsed.outfile)
+    if outfile.suffix not in (".png", ".npz", *animation.SUFFIXES):
+        raise ValueError(f"--outfile={outfile}: the name must end in .png, .npz, {' or '.join(animation.SUFFIXES)}")
+    if outfile.exists() and not parsed.overwrite:
+        raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
+    cli.use_compilation_cache()
+    sampler = samplers.load(parsed.checkpoint, average=parsed.average, trust=parsed.trust)
+    settings = settings_of(parsed, overrides, sampler.settings)
+    labels = parse_labels(parsed.label, parsed.n_samples or N_SAMPLES, sampler.num_classes)
+    if outfile.suffix in animation.SUFFIXES:
+        settings = settings.replace(times=tuple(np.linspace(0, 1, FRAMES).tolist()))
+    told = sampler.info.conditions is not None
+    y = matching_conditions(load_data(sampler.info.config, trust=parsed.trust).test, labels) if told else labels
+    drawn = sampler.sample(y, key(parsed.seed), settings, quiet=False)
+    scale = max(1, 56 // sampler.image_shape[0])
+    if settings.times is not None:
+        frames = animation.grid_frames(np.moveaxis(drawn.images, 1, 0), scale=scale)
+        animation.save_animation(outfile, frames, overwrite=parsed.overwrite)
+    elif outfile.suffix == ".npz":
+        with atomic_path(outfile, overwrite=parsed.overwrite) as temporary, open(temporary, "wb") as handle:
+            np.savez_compressed(handle, images=drawn.images, labels=labels)
+    else:
+        save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=parsed.overwrite)
+    failed = int((~drawn.success).sum())
+    logging.info(
+        "%d images in %s; %.0f network evaluations per image (both halves of guidance counted)%s",
+        len(labels),
+        outfile,
+        drawn.evaluations.mean(),
+        f"; {failed} of them did not reach t = 1: use more steps" if failed else "",
+    )
+
+
+def load_data(config: Config, *, trust: bool = True) -> data.ImageDataset:
+    """The data set of a config.
+
+    Raises ValueError, without `trust`, for a source that runs code which the config names.
+    """
+    if config.data.source == "tfds" and not trust:
+        raise ValueError(
+            f"the checkpoint names the TFDS set {config.data.params.get('name')!r}, and opening one can run code of "
+            f"whoever made it; if you trust the checkpoint, say --trust"
+        )
+    return data.load(config.data.source, **config.data.params)
+
+
+def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
+    """`count` labels, int32: the given ones in turn, or all classes in turn."""
+    if text is None:
+        chosen = list(range(max(num_classes, 1)))
+    elif text == "null":
+        chosen = [num_classes]
+    else:
+        try:
+            chosen = np.array([int(part) for part in text.split(",")], np.int32).tolist()
+        except (ValueError, OverflowError):
+            raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null") from None
+    return np.resize(np.array(chosen, np.int32), count)
+
+
+def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Judges samples, of a checkpoint or from a file, against real images: eval.json, or a sweep over one setting."""
+    if (parsed.samples is None) == (parsed.checkpoint is None):
+        raise ValueError("eval needs either --checkpoint, a workdir, one step inside it or an export, or --samples")
+    request = evaluation.Request(
+        n_samples=parsed.n_samples or evaluation.Request.n_samples,
+        references=tuple(parsed.reference.split(",")),
+        features=parsed.features,
+        seed=parsed.seed,
+        classes=parsed.classes,
+        likelihood_examples=parsed.bits_per_dim,
+        likelihood_draws=parsed.bits_draws,
+    )
+    if parsed["bits_draws"].present and not parsed.bits_per_dim:
+        raise ValueError("--bits_draws has no effect without --bits_per_dim; say for how many images")
+    sweeping = sweep.parse(parsed.sweep) if parsed.sweep else None
+    cli.use_compilation_cache()
+    if parsed.samples is not None:
+        cli.need(parsed, "source", "eval of --samples needs --source: the real images, e.g. --source=mnist")
+        result = evaluation.judge_file(expand(parsed.samples), data.load(parsed.source), request)
+        return report(result, expand(f"{parsed.samples}.eval.json"))
+    checkpoint = expand(parsed.checkpoint)
+    sampler = samplers.load(checkpoint, average=parsed.average, trust=parsed.trust)
+    settings = settings_of(parsed, overrides, sampler.settings)
+    dataset = load_data(sampler.info.config, trust=parsed.trust)
+    folder = checkpoint / ".eval"
+    if sweeping:
+        kind, values = sweeping
+        asked = {name for name in cli.SETTINGS if parsed[name].value is not None}
+        if (kind == "average" and parsed.average) or kind in asked:
+            raise ValueError(f"--sweep={kind} tries several values and --{kind} asks for one; leave it out")
+        sweep.run(
+            checkpoint, sampler, dataset, request, settings, kind, values, folder=folder, one_solver="solver" in asked
+        )
+    else:
+        report(evaluation.evaluate(sampler, dataset, request, settings, folder=folder), checkpoint / "eval.json")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def report(result: Plain, outfile: Path) -> None:
+    """Prints the figures and writes them with all that belongs to them."""
+    print(evaluation.table(result))
+    write_json(outfile, result)
+    logging.info("written to %s", outfile)
+
+
+def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Makes a folder that needs nothing of the run: weights, a portable sampler, a model card."""
+    cli.need(parsed, "checkpoint", "export needs --checkpoint: a workdir, or one step inside it")
+    cli.need(parsed, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
+    cli.use_compilation_cache()
+
+    def change(usual: Settings) -> Settings:
+        return settings_of(parsed, overrides, usual)
+
+    out = expand(parsed.out)
+    folder = export(expand(parsed.checkpoint), out, average=parsed.average, change=change, trust=parsed.trust)
+    logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
+
+
+MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model}
