@@ -1,15 +1,15 @@
-"""What a classifier says of samples: are they what was asked for, and do they differ from one another?"""
-
-from typing import Any
+"""Figures of a classifier on samples: right classes, the Inception Score, diversity within a class."""
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from fmd.blocks import Plain
+
 Labels = Int[np.ndarray, " N"]
 
 
-def accuracy(logits: Float[np.ndarray, "N K"], asked: Labels) -> dict[str, Any]:
-    """Share of samples classified as the class asked for: overall, per class, and the whole confusion.
+def accuracy(logits: Float[np.ndarray, "N K"], asked: Labels) -> Plain:
+    """Share of samples classified as the class asked for, overall and per class.
 
     Returns:
         class_accuracy, accuracy_by_class [K], confusion [K, K] counts (row: asked, column: seen). Samples of the null
@@ -29,9 +29,10 @@ def accuracy(logits: Float[np.ndarray, "N K"], asked: Labels) -> dict[str, Any]:
 
 
 def score(logits: Float[np.ndarray, "N K"]) -> float:
-    """exp of the mean KL divergence of p(class | image) from p(class): the Inception Score's formula (1606.03498).
+    """The formula of the Inception Score: exp of the mean KL divergence of p(class | image) from p(class).
 
-    Between 1 and the number of classes. It knows nothing of the real images, so it is a sign of life, not a measure.
+    arXiv 1606.03498. Between 1 and the number of classes. It knows nothing of the real images: a sign of life, no
+    measure.
     """
     z = np.asarray(logits, np.float64)
     log_p = z - np.logaddexp.reduce(z, axis=1, keepdims=True)

@@ -1,9 +1,9 @@
 """Quality against one setting, everything else and the noise held fixed: a table, a JSON file and a picture.
 
 weight     guidance weights
-shift      time shifts of the solver's grid (2403.03206), more steps near noise above 1 and near data below
+shift      time shifts of the solver's grid (2403.03206): more steps near noise above 1, near data below
 steps      steps of the fixed-grid solvers Euler, midpoint and Heun, and adaptive solves of several tolerances; of one
-           solver alone where the request names it
+           solver alone where it was asked for
 average    all averages of the weights that the run keeps
 
 All are written anew after each point, so a sweep that is stopped leaves what it found.
@@ -13,17 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 
+from fmd.blocks import Block, Plain
+from fmd.config import Settings
 from fmd.data import ImageDataset
-from fmd.evaluation.evaluator import Request, judge_samples, settings_of
+from fmd.evaluation.evaluate import Request, judge_samples, settings_of
+from fmd.files import write_json
 from fmd.math import solvers
+from fmd.pictures import plots
+from fmd.pictures.grids import save_png
 from fmd.sampling.sampler import Sampler, load
-from fmd.utils import plots
-from fmd.utils.files import write_json
-from fmd.utils.viz import save_png
 
 WEIGHTS = (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 SHIFTS = (0.5, 0.7, 1.0, 1.4, 2.0)
@@ -32,8 +34,15 @@ FIXED = ("euler", "midpoint", "heun")
 ADAPTIVE = "tsit5"
 TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
-SETS = {"weight": "weight", "steps": "steps", "shift": "grid"}  # the part of a request that a sweep itself sets
 KINDS = ("weight", "steps", "shift", "average")
+
+
+class Point(NamedTuple):
+    """A point of a sweep and its name; `average` None means the weights at hand."""
+
+    label: str
+    settings: Settings
+    average: str | None = None
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
@@ -48,41 +57,50 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     return kind, tuple(filter(None, values.split(",")))
 
 
-def points(kind: str, values: Sequence[str], request: Request, averages: Sequence[str]) -> list[tuple[str, Any, Any]]:
-    """(label, request, average) of each point; average None means the one at hand.
+def points(
+    kind: str, values: Sequence[str], settings: Settings, averages: Sequence[str], *, one_solver: bool = False
+) -> list[Point]:
+    """The points of a sweep.
+
+    Args:
+        kind: of `KINDS`.
+        values: those to try; the usual ones where there are none.
+        settings: what is the same at all points.
+        averages: that the run keeps.
+        one_solver: try the numbers of steps with the solver of `settings` alone.
 
     Raises:
-        ValueError: for values that are no numbers, numbers of steps for a solver that chooses its own, an average that
-            is not there, or a request that already says what the sweep is to vary.
+        ValueError: for values that are no numbers, numbers of steps for a solver that chooses its own, or an average
+            that is not there.
     """
-    if kind in SETS and getattr(request, SETS[kind]) is not None:
-        raise ValueError(f"--sweep={kind} tries several values and --{kind} asks for one; leave it out")
     if kind == "average":
         if unknown := [name for name in values if name not in averages and not name.startswith("std=")]:
             raise ValueError(f"--sweep=average: there is no {unknown[0]!r}, only {', '.join(averages)}")
-        return [(name, request, name) for name in values or averages]
+        return [Point(name, settings, name) for name in values or averages]
     try:
         if kind == "weight":
             weights = [float(v) for v in values] or WEIGHTS
-            return [(f"{w:g}", replace(request, weight=w), None) for w in weights]
+            return [Point(f"{w:g}", settings.replace(weight=w)) for w in weights]
         if kind == "shift":
             factors = [float(v) for v in values] or SHIFTS
-            return [(f"{f:g}", replace(request, grid={"name": "shifted", "factor": f}), None) for f in factors]
+            return [Point(f"{f:g}", settings.replace(shift=f)) for f in factors]
         counts = [int(v) for v in values] or STEPS
     except ValueError:
         raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None
-    if values and request.solver in solvers.ADAPTIVE:
-        raise ValueError(f"--sweep=steps={','.join(values)}: {request.solver} chooses its own steps; give --tolerance")
-    tolerances = TOLERANCES if request.tolerance is None else (request.tolerance,)
-    requests: list[tuple[str, Any, Any]] = []
-    for solver in (*FIXED, ADAPTIVE) if request.solver is None else (request.solver,):
+    if one_solver and values and settings.solver in solvers.ADAPTIVE:
+        raise ValueError(f"--sweep=steps={','.join(values)}: {settings.solver} chooses its own steps; give --tolerance")
+    tried = (settings.solver,) if one_solver else (*FIXED, ADAPTIVE)
+    tried = tried if settings.solver in (*tried, *solvers.ADAPTIVE) else (settings.solver, *tried)
+    tolerances = TOLERANCES if settings.rtol is None else (settings.rtol,)
+    found = []
+    for solver in tried:
         if solver in solvers.ADAPTIVE:
-            asked = replace(request, solver=solver, grid=None)
-            requests += [(f"{solver} {e:g}", replace(asked, tolerance=e), None) for e in tolerances]
+            asked = replace(settings, solver=solver, grid=Block("uniform"))
+            found += [Point(f"{solver} {e:g}", asked.replace(tolerance=e)) for e in tolerances]
         else:
-            asked = replace(request, solver=solver, tolerance=None)
-            requests += [(f"{solver} {n}", replace(asked, steps=n), None) for n in counts]
-    return requests
+            asked = replace(settings, solver=solver, rtol=None, atol=None)
+            found += [Point(f"{solver} {n}", asked.replace(steps=n)) for n in counts]
+    return found
 
 
 def run(
@@ -90,54 +108,54 @@ def run(
     sampler: Sampler,
     dataset: ImageDataset,
     request: Request,
+    settings: Settings,
     kind: str,
     values: Sequence[str],
     *,
     folder: Path,
-) -> list[dict[str, Any]]:
-    """One row per point: its label, the main figures, and what it took; printed and saved as they come."""
-    todo = points(kind, values, request, sampler.facts["averages"])
-    for _, asked, _ in todo:
-        settings_of(sampler, asked)  # refused now, not after the points before
-    rows: list[dict[str, Any]] = []
-    settings: list[dict[str, Any]] = []
-    for label, asked, average in todo:
-        judged = sampler if average is None else load(checkpoint, which=average)
-        result = judge_samples(judged, dataset, asked, folder=folder)
+    one_solver: bool = False,
+) -> list[Plain]:
+    """One row per point: its label, the main figures and the cost; printed and saved as they come."""
+    todo = points(kind, values, settings, sampler.info.averages, one_solver=one_solver)
+    for point in todo:
+        settings_of(sampler, request, point.settings)  # refused now, not after the points before
+    rows: list[Plain] = []
+    recorded: list[Plain] = []
+    for point in todo:
+        judged = sampler if point.average is None else load(checkpoint, average=point.average)
+        result = judge_samples(judged, dataset, request, point.settings, folder=folder)
         figures, cost = result["figures"], result["cost"]
-        row = {kind: label} | {name: figures[request.references[0]][name] for name in COLUMNS}
+        row = {kind: point.label} | {name: figures[request.references[0]][name] for name in COLUMNS}
         row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
         row |= {"failed": cost["failed"]}
         rows.append(row)
-        settings.append(result["settings"])
+        recorded.append(result["settings"])
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
-        written = save(Path(checkpoint), kind, rows, common_settings(settings))
+        written = save(Path(checkpoint), kind, rows, common_settings(recorded))
     logging.info("written to %s", " and ".join(map(str, written)))
     return rows
 
 
-def common_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that all points share, None aside: an adaptive solver has no grid, the others no tolerance.
-
-    The rule's weight is among them as `weight`, where it is the same for all.
-    """
-    shared = {}
+def common_settings(settings: Sequence[Mapping[str, object]]) -> Plain:
+    """The settings that are equal at all points; of a block, those inside it. Points where one is None do not count."""
+    shared: Plain = {}
     for key in settings[0]:
-        values = [one[key] for one in settings]
-        if key == "rule":
-            values = [{name: part for name, part in rule.items() if name != "weight"} for rule in values]
-        said = [value for value in values if value is not None]
-        if all(value == said[0] for value in said):
+        said = [one[key] for one in settings if one.get(key) is not None]
+        blocks = [value for value in said if isinstance(value, Mapping)]
+        if said and len(blocks) == len(said):
+            if len({block.get("name") for block in blocks}) == 1:
+                shared[key] = common_settings(blocks)
+        elif all(value == said[0] for value in said):
             shared[key] = said[0] if said else None
     return shared
 
 
-def header(row: dict[str, Any]) -> str:
+def header(row: Mapping[str, object]) -> str:
     """The names of a row's columns."""
     return "".join(f"{name:>15}" for name in row)
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: Plain) -> str:
     """A row of the table."""
     return "".join(
         f"{value:>15}" if isinstance(value, str) else f"{'-':>15}" if value is None else f"{value:>15.5g}"
@@ -145,7 +163,7 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def save(folder: Path, kind: str, rows: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> list[Path]:
+def save(folder: Path, kind: str, rows: Sequence[Plain], settings: Plain) -> list[Path]:
     """Writes sweep_KIND.json and, where matplotlib is installed, sweep_KIND.png; returns the files."""
     written = [folder / f"sweep_{kind}.json"]
     write_json(written[0], {"rows": list(rows), "settings": settings})

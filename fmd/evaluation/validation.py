@@ -1,64 +1,79 @@
-"""The flow-matching loss on the test split, from fixed noise and fixed times: comparable between steps and runs.
+"""The validation loss: the method's own loss on the test split, from fixed noise, comparable between steps and runs.
 
-Each example is seen at one time, (i + 1/2) / N for example i of N in a fixed shuffle, with its label. The error is
-that of the velocity, whatever the network predicts, so runs with other prediction types compare, too.
+What a method draws is a function of (config.seed, number of the example). Where it is a `fmd.methods.Drawn`, example i
+of N, in a fixed shuffle, is seen at the one time (i + 1/2) / N, with r = t where there is a second time. Its condition
+is told, and its noise is its own, not one paired over a batch.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
+from fmd import methods
 from fmd.data import Split, batch_indices
-from fmd.math import odes, paths, schedules
-from fmd.utils.compile import cpu_compiler_options
-from fmd.utils.distributed import Layout, split_batch
-from fmd.utils.pixels import to_unit
-from fmd.utils.seed import example_normal, stream
+from fmd.devices import Layout, cpu_compiler_options, map_batches
+from fmd.math.pixels import to_unit
+from fmd.methods import Drawn
+from fmd.models.contract import Model
+from fmd.models.network import ModelNetwork
+from fmd.randomness import ExampleRng, named, stream
+from fmd.run_info import RunInfo
+from fmd.types import Condition, Index, Params, Pixels, Times, TypedKey
 
 TIME_MARGIN = 1e-3  # schedules may be singular at 0 and 1; the outermost times stay this far inside
 
 
 def make_validation(
-    model: Any, facts: Mapping[str, Any], split: Split, layout: Layout, *, examples: int, batch_size: int = 250
-) -> Callable[[Any], dict[str, float]]:
+    model: Model, info: RunInfo, split: Split, layout: Layout, *, examples: int, batch_size: int = 250
+) -> Callable[[Params], dict[str, float]]:
     """A function from parameters to {"validation_loss"}: the mean over examples and pixels.
+
+    Further figures that the loss of the method reports are there as "validation_NAME". A method with a teacher is
+    taught by the same parameters.
 
     Args:
         model: the network.
-        facts: the run's facts: config (path, seed) and num_classes.
-        split: images and labels to test on; `examples` of them are used, or all if there are fewer.
+        info: of the run: its method and its seed count.
+        split: images and conditions to test on.
         layout: the devices to use.
+        examples: how many of them, or all if there are fewer.
+        batch_size: images per call of the compiled program.
     """
-    config = facts["config"]
-    schedule = schedules.get(**config["path"]["schedule"])
+    method = methods.from_config(info.config)
     count = min(examples, len(split))
-    chosen = batch_indices(0, 0, count, len(split))
-    images, labels = split.images[chosen], split.labels[chosen]
-    times = np.clip((np.arange(count, dtype=np.float32) + 0.5) / count, TIME_MARGIN, 1 - TIME_MARGIN)
-    key_seed = config["seed"]
+    chosen = split.take(batch_indices(0, 0, count, len(split)))
+    index = np.arange(count, dtype=np.int32)
+    times = np.clip((index.astype(np.float32) + 0.5) / count, TIME_MARGIN, 1 - TIME_MARGIN)
+    base = stream(info.config.seed, "eval")
 
-    def losses(params: Any, pixels: Any, labels: Any, index: Any, t: Any) -> jax.Array:
-        def predict(x: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
-            return model.apply({"params": params}, x, t, y, train=False)
+    def key_of(name: str) -> TypedKey:
+        return base if name == "noise" else named(base, name)
 
+    def losses(params: Params, pixels: Pixels, y: Condition, index: Index, t: Times) -> dict[str, Float[Array, " B"]]:
+        network = ModelNetwork(model.apply, params, info.num_classes, info.conditions)
+        rng = ExampleRng(key_of, index, count)
         x1 = to_unit(pixels)
-        x0 = example_normal(stream(key_seed, "eval"), index, x1.shape[1:])
-        velocity = odes.from_model(predict, schedule, config["path"]["prediction"])
-        error = velocity(t, paths.interpolate(schedule, x0, x1, t), labels) - paths.velocity(schedule, x0, x1, t)
-        return jnp.mean(error**2, axis=(1, 2, 3))
+        drawn = method.draw(rng, x1, y)
+        if isinstance(drawn, Drawn):
+            drawn = _spread(drawn, rng.normal("noise", x1.shape[1:]), t)
+        loss = method.loss(network, drawn, teacher=network if method.needs_teacher else None)
+        figures = {f"validation_{name}": figure for name, figure in loss.figures.items()}
+        return {"validation_loss": loss.value, **figures}
 
     program = jax.jit(losses, out_shardings=layout.replicated, compiler_options=cpu_compiler_options())
-    batch = -(-min(batch_size, count) // layout.mesh.size) * layout.mesh.size
 
-    def evaluate(params: Any) -> dict[str, float]:
-        parts = []
-        for first in range(0, count, batch):
-            index = np.arange(first, first + batch, dtype=np.int32)
-            rows = np.minimum(index, count - 1)  # the last part is filled up with copies, cut off again below
-            parts.append(program(params, *split_batch(layout, images[rows], labels[rows], index, times[rows])))
-        return {"validation_loss": float(np.concatenate([np.asarray(p) for p in parts])[:count].mean(dtype=np.float64))}
+    def evaluate(params: Params) -> dict[str, float]:
+        found = map_batches(layout, partial(program, params), batch_size, chosen.images, chosen.y, index, times)
+        return {name: float(values.mean(dtype=np.float64)) for name, values in found.items()}
 
     return evaluate
+
+
+def _spread(drawn: Drawn, noise: PyTree, t: Times) -> Drawn:
+    """The same images with noise of their own at given times, their conditions told."""
+    told = jnp.zeros_like(drawn.untold)
+    return drawn._replace(x0=noise, t=t, untold=told, r=None if drawn.r is None else t)

@@ -3,26 +3,18 @@
 It names neither folders of this machine nor times, so that the same export gives the same card.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import jax
-
-from fmd.export import snippets
-from fmd.export.figures import Figures, meaning
-from fmd.sampling.program import EVEN, Settings, can_be_guided, rule_parameters
-from fmd.utils.nested import flatten
-
-RECIPE = ("model", "path", "train", "optimizer", "ema", "data", "sample")  # the blocks of a config that make the model
-MOST_NAMES = 32  # of classes
-LONGEST_VALUE = 120  # letters in a table
+from fmd.blocks import Plain, as_plain
+from fmd.export import describe, snippets
+from fmd.export.quality import Figures
+from fmd.run_info import RunInfo
+from fmd.types import Params
 
 CARD = """\
 # {kind} of {shape} images, trained on {source}
 
-{what} It was trained with fmd {fmd_version}: flow matching in JAX.
+{what} It was trained with fmd {fmd_version} in JAX, by the method `{method}`.
 
 ![A grid of samples, a row per class](samples.png)
 
@@ -42,7 +34,7 @@ evaluations of the network per image.
 
 ## Training
 
-{facts}
+{training}
 
 ## Figures
 
@@ -66,14 +58,13 @@ in fewer than one in a thousand pixels is allowed there.
 {sampler}
 ```
 
-A key may stand in place of the noise, `sampler({labels}, jax.random.key(0))`, and the settings may change, see
+A key may stand in place of the noise, `sampler(y, jax.random.key(0))`, and the settings may change, see
 `help(sampler.sample)`. From the command line:
 `python -m fmd.main --mode=sample --checkpoint=. --outfile=more.png`.
 
 ### With Orbax and Flax
 
-The network is in `fmd.models`, guidance and solver are functions of `fmd.math`. The options of the compiler make it
-equal to the bit; the images are right without them, too.
+{orbax_note}
 
 ```python
 {orbax}
@@ -87,7 +78,7 @@ The same parameters from `weights.safetensors`:
 
 ### With JAX alone
 
-No fmd and no Flax: `pip install jax flatbuffers`.
+No fmd and no Flax: `pip install "jax>={least_jax}" flatbuffers`.
 
 ```python
 {jax_alone}
@@ -95,142 +86,58 @@ No fmd and no Flax: `pip install jax flatbuffers`.
 
 - It runs on {platforms}, for any batch size from 1. Inside, for good: {settings}.
 - `noise` is float32 [b, {pixels}], standard normal from any generator, which is why it takes noise and not a key.
-- `labels` are int32 [b]: {label_range}.
+{inputs}
 - `weight` is float32, {weight_range}.
-- The images are uint8 [b, {pixels}]. Such a program cannot raise errors: where a label or the weight is none of the
-  above, or a pixel would not be finite, the image is black.
-- It was written by JAX {jax}, and JAX promises to read such files for six months. The weights and the config last.
+- The images are uint8 [b, {pixels}]. Such a program cannot raise errors: where an input is none of the above or a pixel
+  would not be finite, the image is black.
+- It needs JAX {least_jax} or newer; JAX promises to read such files for six months. The weights and the config last.
 
 ## Licence
 
 The code is Apache-2.0. The weights were made from the data named above, and the terms of that data apply to them.
 """
 
+ORBAX_NOTE = """\
+The network is in `fmd.models`, guidance and solver are functions of `fmd.math`. The options of the compiler make it
+equal to the bit; the images are right without them, too."""
+METHOD_NOTE = """\
+The network is in `fmd.models`, the way from noise to images in `fmd.methods`. The options of the compiler make it
+equal to the bit; the images are right without them, too."""
 
-def model_card(
-    facts: Mapping[str, Any],
-    params: Any,
-    settings: Settings,
-    figures: Sequence[Figures],
-    *,
-    per_row: int,
-    evaluations: float,
-) -> str:
+
+def model_card(info: RunInfo, params: Params, figures: Sequence[Figures], *, per_row: int, evaluations: float) -> str:
     """The whole text.
 
     Args:
-        facts: what config.json says.
+        info: what config.json says; its `sampler` must be there.
         params: the weights.
-        settings: of the sampler.
         figures: what is known about the quality of the weights.
         per_row: samples in a row of the picture.
         evaluations: of the network for one of them.
     """
-    config, classes, shape = facts["config"], facts["num_classes"], "x".join(map(str, facts["image_shape"]))
-    guided = can_be_guided(facts)
-    recipe = {"seed": config["seed"], **{block: config[block] for block in RECIPE}}
-    code = {
-        name: snippets.fill(template, facts, settings)
-        for name, template in {
-            "sampler": snippets.SAMPLER,
-            "orbax": snippets.ORBAX_AND_FLAX,
-            "safetensors": snippets.SAFETENSORS,
-            "jax_alone": snippets.JAX_ALONE,
-        }.items()
-    }
-    if classes:
-        what = f"It draws images of {classes} classes{' and unconditional ones' if guided else ''}."
-        label_range = f"0 to {classes - 1}, or {classes} for an unconditional image"
-    else:
-        what, label_range = "It draws images without being told a class.", "all 0, the model knows no classes"
-    if guided:
-        weight_range = "finite: 1 is conditional, 0 unconditional, more is more typical of the class"
-    else:
-        weight_range = "1: this model cannot be guided, since it was not trained both with and without labels"
+    config, settings = info.config, info.config.sample
+    program: Plain = info.sampler or {}
+    guided = "finite: 1 is conditional, 0 unconditional, more is more typical of the class"
     return CARD.format(
-        kind="Class-conditional generator" if classes else "Generator",
-        shape=shape,
-        pixels=", ".join(map(str, facts["image_shape"])),
-        source=f"`{config['data']['source']}`",
-        what=what,
-        fmd_version=facts["fmd_version"],
+        kind=describe.kind(info),
+        shape="x".join(map(str, info.image_shape)),
+        pixels=", ".join(map(str, info.image_shape)),
+        source=f"`{config.data.source}`",
+        what=describe.draws(info),
+        fmd_version=info.fmd_version,
+        method=config.method.name,
         per_row=per_row,
-        settings=_settings(settings),
-        weight=f"{settings.rule['weight']:g}",
-        seed=config["seed"],
+        settings=describe.sampling(settings),
+        weight=f"{settings.weight:g}",
+        seed=config.seed,
         evaluations=f"{evaluations:.4g}",
-        facts=_table(("", ""), _training(facts, params).items()),
-        figures="\n\n".join(map(_figures, figures)) or "None: the run left no evaluation of these weights.",
-        recipe=_table(("key", "value"), [(key, _short(value)) for key, value in flatten(recipe)]),
-        labels=[0, min(1, max(classes - 1, 0))],
-        platforms=", ".join(facts["sampler"]["platforms"]),
-        label_range=label_range,
-        weight_range=weight_range,
-        jax=facts["sampler"]["jax"],
-        **code,
+        training=describe.training(info, params),
+        figures="\n\n".join(map(describe.quality, figures)) or "None: the run left no evaluation of these weights.",
+        recipe=describe.recipe(as_plain(config)),
+        platforms=", ".join(program["platforms"]),
+        inputs=describe.inputs(info),
+        weight_range=guided if program["guided"] else "1: neither this model nor its way to sample can be guided",
+        least_jax=program["least_jax"],
+        orbax_note=ORBAX_NOTE if snippets.is_plain(info) else METHOD_NOTE,
+        **snippets.programs(info),
     )
-
-
-def _settings(settings: Settings) -> str:
-    """The solver and the guidance rule in words."""
-    parameters = ", ".join(f"{key} {value}" for key, value in rule_parameters(settings.rule).items())
-    solver = f"solver {settings.solver}" + ("" if settings.adaptive else f" with {settings.steps} steps")
-    if settings.grid not in (None, EVEN):
-        solver += f" on the grid {', '.join(str(value) for value in settings.grid.values())}"
-    return f"{solver}, guidance rule {settings.rule['name']}" + (f" ({parameters})" if parameters else "")
-
-
-def _training(facts: Mapping[str, Any], params: Any) -> dict[str, Any]:
-    """Where the weights come from."""
-    config, step, steps = facts["config"], facts["step"], facts["config"]["train"]["num_steps"]
-    names = facts["class_names"] or []
-    shown = ", ".join([*names[:MOST_NAMES], *(["..."] if len(names) > MOST_NAMES else [])])
-    return {
-        "data": f"{facts['train_images']:,} images of `{config['data']['source']}`, {_origin(facts['provenance'])}",
-        "classes": f"{facts['num_classes']}" + (f": {shown}" if shown else ""),
-        "steps": f"{step:,} of {steps:,}" + ("" if step >= steps else ": **training was not finished**"),
-        "images seen": f"{step * config['train']['batch_size']:,}",
-        "seed": config["seed"],
-        "weights": f"average `{facts['averages'][0]}` of the parameters along the run{_average(facts)}",
-        "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}",
-    }
-
-
-def _origin(provenance: str) -> str:
-    """Where the data came from, without the folders of the machine that trained."""
-    words = provenance.partition(" (")[0].split(" ")
-    return " ".join(Path(word).name if word.startswith("/") else word for word in words)
-
-
-def _average(facts: Mapping[str, Any]) -> str:
-    """What the name of the average means."""
-    name, ema = facts["averages"][0], facts["config"]["ema"]
-    if name.startswith("decay"):
-        return f": exponential, decay {ema['decays'][int(name.removeprefix('decay'))]:g} after its warm-up"
-    width = name.removeprefix("std=") if name.startswith("std=") else ema["power_stds"][int(name.removeprefix("power"))]
-    return f": power function of relative width {width} (arXiv 2312.02696)"
-
-
-def _figures(figures: Figures) -> str:
-    """A table; lists, as of the figures of every class, are left out."""
-    values = {key: value for key, value in figures.values.items() if value is not None and not isinstance(value, list)}
-    rows = [(key, _short(value), meaning(key)) for key, value in values.items()]
-    return f"{figures.title}:\n\n{_table(('figure', 'value', 'meaning'), rows)}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
-
-
-def _short(value: Any) -> str:
-    """A number with six digits; anything else as JSON, cut."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -8,88 +8,138 @@ NAME/README.md            what the model is, how good, and how to load each form
 NAME/samples.png          a grid drawn by it
 NAME/checksums.json       of every file, so that a damaged copy is noticed
 
-There is no pickle in it, and the same weights give the same bytes.
+There is no pickle in it, and the same weights give the same bytes. It names no folder of the machine that trained.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from jaxtyping import Int32
 
-from fmd.checkpoints.facts import FORMAT
-from fmd.checkpoints.weights import is_export, load_weights, save_weights
+from fmd import methods
+from fmd.blocks import Plain, as_plain, flatten
+from fmd.checkpoints.weights import is_export, save_weights
+from fmd.config import Settings, resolve
+from fmd.devices import make_layout
 from fmd.export import card, portable
-from fmd.export.figures import find_figures
-from fmd.sampling.grid import choose_rows, draw_grid
-from fmd.sampling.program import can_be_guided, choose
-from fmd.sampling.sampler import Sampler
-from fmd.utils.distributed import make_layout
-from fmd.utils.files import atomic_path
-from fmd.utils.nested import flatten
-from fmd.utils.seed import stream
-from fmd.utils.viz import save_png
+from fmd.export.places import origin, without_folders
+from fmd.export.quality import find_figures
+from fmd.files import atomic_path, expand
+from fmd.math import solvers
+from fmd.models import conditions
+from fmd.pictures.grids import choose_rows, draw_grid, save_png
+from fmd.randomness import stream
+from fmd.run_info import RunInfo
+from fmd.sampling.sampler import Sampler, load
+from fmd.types import Condition, Params
 
+FORMAT = 1  # of the notes in weights.safetensors
 PER_CLASS = 8  # samples in a row of the picture
 
 
-def export(checkpoint: str | Path, out: str | Path, *, which: str | None = None) -> Path:
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    average: str | None = None,
+    change: Callable[[Settings], Settings] | None = None,
+    trust: bool = False,
+) -> Path:
     """Exports a workdir, or one step inside it.
 
     Args:
         checkpoint: the folder to export.
         out: the folder to make.
-        which: the average to export where a run keeps several; default: its first.
+        average: the average to export where a run keeps several; default: its first.
+        change: from the run's settings to those that the export samples with; default: no change.
+        trust: import the modules that the run names, see `fmd.sampling.sampler.load`.
+
+    Returns:
+        `out`.
 
     Raises:
         ValueError: when `checkpoint` holds no model, is an export itself, or its sampler cannot be exported.
         FileExistsError: when `out` exists.
     """
-    checkpoint = Path(checkpoint).absolute()
+    checkpoint = expand(checkpoint).absolute()
     if is_export(checkpoint):
         raise ValueError(f"{checkpoint} is an export already; copy it, or export the run that it came from")
-    with atomic_path(Path(out).absolute()) as folder:
-        weights, run_facts = load_weights(checkpoint, which)
-        which = which or run_facts["averages"][0]
-        settings = choose(run_facts)
-        program = {key: value for key, value in settings._asdict().items() if value is not None}
-        program |= {"guided": can_be_guided(run_facts), "platforms": list(portable.PLATFORMS), "jax": jax.__version__}
-        facts = {**run_facts, "averages": [which], "sampler": program}
-        sampler = Sampler.from_facts(facts, params=weights, layout=make_layout("jit"))
+    with atomic_path(expand(out).absolute()) as folder:
+        run = load(checkpoint, average=average, trust=trust, layout=make_layout("jit"))
+        settings = run.settings if change is None else change(run.settings)
+        portable.refuse(settings)
+        info, weights = exported_info(run.info, settings), jax.device_get(run.params)
+        sampler = Sampler.from_info(info, params=weights, model=run.model, layout=run.layout)
         folder.mkdir()
 
-        (folder / "sampler.stablehlo").write_bytes(portable.serialize(sampler.model, weights, facts, settings))
-        (folder / "weights.safetensors").write_bytes(tensors(weights, facts))
-        rows = choose_rows(facts, PER_CLASS)
-        drawn = sampler.sample(rows.labels, stream(facts["config"]["seed"], "sample"))
-        if not drawn.success.all():
-            logging.warning(
-                "%d of %d samples failed: their pixels are not finite", (~drawn.success).sum(), len(drawn.success)
-            )
+        (folder / "sampler.stablehlo").write_bytes(portable.serialize(sampler.model, weights, info, settings))
+        (folder / "weights.safetensors").write_bytes(tensors(weights, info))
+        rows = choose_rows(info.num_classes, info.class_names, PER_CLASS)
+        drawn = sampler.sample(shown(info, rows.labels), stream(info.config.seed, "sample"))
+        if failed := int((~drawn.success).sum()):
+            logging.warning("%d of %d samples failed: their pixels are not finite", failed, len(drawn.success))
         save_png(folder / "samples.png", draw_grid(drawn.images, rows))
-        text = card.model_card(
-            facts,
-            weights,
-            settings,
-            find_figures(checkpoint, run_facts, which),
-            per_row=PER_CLASS,
-            evaluations=drawn.evaluations.mean(),
-        )
+        figures = find_figures(checkpoint, run.info)
+        text = card.model_card(info, weights, figures, per_row=PER_CLASS, evaluations=float(drawn.evaluations.mean()))
         (folder / "README.md").write_text(text, encoding="utf-8")
-        save_weights(folder, weights, facts)
+        save_weights(folder, weights, info)
     return Path(out)
 
 
-def tensors(weights: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+def exported_info(info: RunInfo, settings: Settings) -> RunInfo:
+    """The info of the folder: the run's, with one average, its settings and its portable program."""
+    config = dataclasses.replace(info.config, sample=settings)
+    info = info.replace(
+        config=resolve(without_folders(as_plain(config))),
+        provenance=origin(info.provenance),
+        averages=(info.average or info.averages[0],),
+    )
+    return info.replace(sampler=program_of(info, settings))
+
+
+def program_of(info: RunInfo, settings: Settings) -> Plain:
+    """The settings and the inputs of the portable program."""
+    said = {key: value for key, value in as_plain(settings).items() if value is not None}
+    said["rule"] = said.pop("guidance")
+    if settings.solver in solvers.ADAPTIVE:
+        del said["steps"], said["grid"]
+    inputs = [
+        f"{name} {dtype}[b{''.join(f',{n}' for n in shape[1:])}]"
+        for name, (shape, dtype) in portable.shapes(info).items()
+    ]
+    return said | {
+        "method": info.config.method.name,
+        "guided": portable.takes_weight(methods.from_config(info.config), info, settings),
+        "inputs": [*inputs, "weight float32[]"],
+        "platforms": list(portable.PLATFORMS),
+        "jax": jax.__version__,
+        "least_jax": jax.__version__,  # no older one is known to read what this one writes
+    }
+
+
+def shown(info: RunInfo, labels: Int32[np.ndarray, " N"]) -> Condition:
+    """The condition of the picture: these labels, and nothing else that the model may be told."""
+    if info.conditions is None:
+        return labels
+    y = {**conditions.example(info.conditions, len(labels))}
+    untold = [name for name in y if name != "label"]
+    return conditions.drop(
+        y | {"label": labels} if "label" in y else y, info.conditions, info.num_classes, parts=untold
+    )
+
+
+def tensors(weights: Mapping[str, Params], info: RunInfo) -> bytes:
     """The weights under dotted names ("conv_in.kernel") as safetensors; `unflatten_dict(..., sep=".")` makes the tree.
 
     All notes are one entry of its metadata, because the format writes several in any order.
     """
     from safetensors.numpy import save
 
-    notes = {"format": FORMAT, "model": facts["config"]["model"]["name"], "step": facts["step"]}
+    notes = {"format": FORMAT, "model": info.config.model.name, "step": info.step, "average": info.averages[0]}
     named = {name: np.asarray(array, order="C") for name, array in flatten(weights)}
-    return save(named, metadata={"fmd": json.dumps({**notes, "average": facts["averages"][0]}, sort_keys=True)})
+    return save(named, metadata={"fmd": json.dumps(notes, sort_keys=True)})

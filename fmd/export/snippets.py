@@ -3,38 +3,64 @@
 All but one end with `images`, uint8 [4, H, W, C], from the same noise. The tests run what stands in the card.
 """
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
-from fmd.sampling.program import Settings, needs_schedule, rule_parameters, solver_options
+import jax.numpy as jnp
+
+from fmd import methods
+from fmd.blocks import plain
+from fmd.export.portable import shapes
+from fmd.math import solvers
+from fmd.methods.flow_matching import END_EPSILON, FlowMatching, rule_of
+from fmd.run_info import RunInfo
 
 SAMPLER = """
 import numpy as np
 from fmd.sampling.sampler import load
 
-sampler = load(".")
+sampler = load("."{trust})
 noise = {noise}
-images = sampler({labels}, noise=noise, weight={weight})
+images = sampler({y}, noise=noise{and_weight})
 """
 
 ORBAX_AND_FLAX = """
 import {imports}
 import jax, numpy as np, orbax.checkpoint as ocp
-from fmd.math import guidance, odes, schedules, simulators
+from fmd.math import {rooms}
 from fmd.models.registry import build_model
-from fmd.utils.compile import cpu_compiler_options
+from fmd.devices import cpu_compiler_options
 
 config, path = json.load(open("config.json"))["config"]["model"], schedules.get({schedule})
 model = build_model(config["name"], {{**config, "num_classes": {classes}}})
 params = ocp.StandardCheckpointer().restore(os.path.abspath("weights"))
-def draw(params, x0, labels, weight={fixed_weight}):
-    flow = odes.from_model(lambda x, t, y: model.apply({{"params": params}}, x, t, y, train=False), path, {prediction})
-    field = guidance.guided_field(lambda x, t, y: flow(t, x, y), {classes}, guidance.get({rule}, weight=weight))
+def draw(p, x0, labels, weight={fixed_weight}):
+    velocity = fields.as_velocity({network}, path, {prediction})
+    field = fields.guided_field(velocity, {classes}, guidance.get({rule}, weight=weight, schedule=path))
     return simulators.solve_ode(field, x0 * path.prior_std, args=labels, {solver}).x
 noise = {noise}
-x = jax.jit(draw, compiler_options=cpu_compiler_options())(params, noise, {arguments})
-images = np.uint8(np.clip(np.round((x + 1) * 127.5), 0, 255))
+x = jax.jit(draw, compiler_options=cpu_compiler_options())(params, noise, {y_arrays}{and_traced_weight})
+images = pixels.to_uint8(x)
+"""
+
+METHOD = """
+import os
+import jax, numpy as np, orbax.checkpoint as ocp
+from fmd import methods
+from fmd.devices import cpu_compiler_options
+from fmd.math.pixels import to_uint8
+from fmd.models.network import ModelNetwork
+from fmd.run_info import read_run_info
+from fmd.sampling.sampler import model_of
+
+info = read_run_info(".")
+model, method, settings = model_of(info), methods.from_config(info.config), info.config.sample
+params = ocp.StandardCheckpointer().restore(os.path.abspath("weights"))
+def draw(params, x0, y, weight={fixed_weight}):
+    network = ModelNetwork(model.apply, params, info.num_classes, info.conditions)
+    return to_uint8(method.sample(network, x0, y, settings.replace(weight=weight)).x)
+noise = {noise}
+y = {y_arrays}
+images = jax.jit(draw, compiler_options=cpu_compiler_options())(params, noise, y{and_traced_weight})
 """
 
 SAFETENSORS = """
@@ -49,42 +75,94 @@ import numpy as np
 from jax import export
 program = export.deserialize(bytearray(open("sampler.stablehlo", "rb").read()))
 noise = {noise}
-images = program.call(noise, np.int32({labels}), np.float32({weight}))
+images = program.call(noise, {told}, np.float32({weight}))
 """
 
 
-def fill(template: str, facts: Mapping[str, Any], settings: Settings) -> str:
-    """The code for one model."""
-    path, rule = facts["config"]["path"], settings.rule
-    weight = rule["weight"]
+def programs(info: RunInfo) -> dict[str, str]:
+    """The code of each way, by the name of its place in the card."""
+    weight = float(info.config.sample.weight)
     known = weight in (0.0, 1.0)  # when the program is traced: such a weight needs half of the network's work
-    labels = [i % max(facts["num_classes"], 1) for i in range(4)]
-    options = solver_options(facts, settings)
-    schedule_too = ", schedule=path" if needs_schedule(rule) else ""
-    return template.strip().format(
-        imports=", ".join(["json", "os", *facts["config"]["imports"]]),
-        noise=f"np.random.default_rng(0).standard_normal({(4, *facts['image_shape'])}, np.float32)",
-        labels=labels,
-        weight=weight,
-        fixed_weight=weight if known else 1.0,
-        arguments=f"np.int32({labels})" if known else f"np.int32({labels}), np.float32({weight})",
-        classes=facts["num_classes"],
-        schedule=_arguments(path["schedule"]),
-        prediction=_literal(path["prediction"]),
-        rule=_arguments({"name": rule["name"], **rule_parameters(rule)}) + schedule_too,
-        solver=_keywords({key: value for key, value in options.items() if value is not None and value != ()}),
+    arrays = {name: _array(info, name) for name in shapes(info)}
+    noise, told = arrays.pop("noise"), list(arrays.values())
+    y = told[0] if info.conditions is None else _dictionary(arrays)
+    values: dict[str, object] = {
+        "noise": noise,
+        "y": _labels(info) if info.conditions is None else y,
+        "told": ", ".join(told),
+        "trust": ", trust=True" if info.config.imports else "",
+        "weight": weight,
+        "and_weight": "" if known and weight == 1.0 else f", weight={weight}",
+        "fixed_weight": weight if known else 1.0,
+        "y_arrays": y,
+        "and_traced_weight": "" if known else f", np.float32({weight})",
+    }
+    orbax = METHOD
+    if is_plain(info):
+        orbax, values = ORBAX_AND_FLAX, values | _flow(info)
+    templates = {"sampler": SAMPLER, "orbax": orbax, "safetensors": SAFETENSORS, "jax_alone": JAX_ALONE}
+    return {name: template.strip().format(**values) for name, template in templates.items()}
+
+
+def is_plain(info: RunInfo) -> bool:
+    """True where the sampler is the guided flow of labels, which a few functions of `fmd.math` make."""
+    settings, method = info.config.sample, methods.from_config(info.config)
+    return (
+        isinstance(method, FlowMatching)
+        and info.conditions is None
+        and settings.schedule is None
+        and rule_of(settings, method.schedule).init is None
     )
 
 
-def _arguments(block: Mapping[str, Any]) -> str:
-    """A block of a config as the arguments of the `get` that builds the part."""
-    keywords = _keywords({key: value for key, value in block.items() if key != "name"})
-    return _literal(block["name"]) + (f", {keywords}" if keywords else "")
+def _flow(info: RunInfo) -> dict[str, object]:
+    """The fields of `ORBAX_AND_FLAX` beside those of the others."""
+    config, settings = info.config, info.config.sample
+    method = methods.from_config(config)
+    assert isinstance(method, FlowMatching)
+    options = {"solver": repr(settings.solver)}
+    if settings.solver in solvers.ADAPTIVE:
+        tolerances = {"rtol": settings.rtol, "atol": settings.atol}
+        options |= {key: repr(value) for key, value in tolerances.items() if value is not None}
+        if times := rule_of(settings, method.schedule).jump_times:
+            options["jump_ts"] = repr(tuple(map(float, times)))
+    elif settings.grid.name == "uniform":
+        options["steps"] = repr(settings.steps)
+    else:
+        params = _keywords(settings.grid.params)
+        options["grid"] = f"grids.get({settings.grid.name!r}, {settings.steps}, schedule=path{params})"
+    options["end_epsilon"] = repr(END_EPSILON if method.schedule.singular_times else 0.0)
+    rooms = ["fields", *(["grids"] if "grid" in options else []), "guidance", "pixels", "schedules", "simulators"]
+    rule = {key: value for key, value in settings.guidance.params.items() if key not in ("weight", "weak")}
+    return {
+        "imports": ", ".join(["json", "os", *config.imports]),
+        "rooms": ", ".join(rooms),
+        "network": 'lambda x, t, y: model.apply({"params": p}, x, t, y, train=False)',
+        "schedule": f"{config.path.schedule.name!r}{_keywords(config.path.schedule.params)}",
+        "classes": info.num_classes,
+        "prediction": repr(config.path.prediction),
+        "rule": f"{settings.guidance.name!r}{_keywords(rule)}",
+        "solver": ", ".join(f"{key}={value}" for key, value in options.items()),
+    }
 
 
-def _keywords(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={_literal(value)}" for key, value in values.items())
+def _array(info: RunInfo, name: str) -> str:
+    """Four examples of an input of the portable program, as code."""
+    shape, dtype = shapes(info)[name]
+    if name == "noise":
+        return f"np.random.default_rng(0).standard_normal({(4, *shape[1:])}, np.float32)"
+    if dtype == jnp.int32 and len(shape) == 1:
+        return f"np.int32({_labels(info)})"
+    return f"np.zeros({(4, *shape[1:])}, np.{dtype})"
 
 
-def _literal(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+def _labels(info: RunInfo) -> list[int]:
+    return [i % max(info.num_classes, 1) for i in range(4)]
+
+
+def _dictionary(arrays: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{name!r}: {array}" for name, array in arrays.items()) + "}"
+
+
+def _keywords(params: Mapping[str, object]) -> str:
+    return "".join(f", {key}={plain(value)!r}" for key, value in params.items())

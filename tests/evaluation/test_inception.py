@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmd.evaluation import inception
-from fmd.evaluation.inception import BlockA, BlockE, inception_features, preprocess
+from fmd.evaluation.features import inception, inception_weights
+from fmd.evaluation.features.inception import BlockA, BlockE, inception_features, kernel_shapes, preprocess
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "inception"
 HASHED = runpy.run_path(str(EXPERIMENT / "hashed_weights.py"))
@@ -43,7 +43,7 @@ def test_the_number_of_parameters(shapes):
     and a gamma and a beta for each of 17,216 channels, where folding leaves a bias."""
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert count == 23_834_568 + 8 * 2049 - 17_216
-    assert len(inception._kernel_shapes()) == 94 + 1
+    assert len(kernel_shapes()) == 94 + 1
 
 
 def convolve(x, leaf):
@@ -153,7 +153,7 @@ def test_other_images_are_refused(shape, dtype):
 def published():
     """Names and shapes of the published file, with numbers of our own."""
     shapes = {}
-    for module, (*window, inside, outside) in inception._kernel_shapes().items():
+    for module, (*window, inside, outside) in kernel_shapes().items():
         name = ".".join(module)
         if not window:
             shapes |= {f"{name}.weight": (outside, inside), f"{name}.bias": (outside,)}
@@ -163,18 +163,11 @@ def published():
     return {name: HASHED["parameter"](name, shape) for name, shape in shapes.items()}
 
 
-@pytest.fixture
-def load(monkeypatch):
-    """load_variables of a file with the given state."""
-
-    def load(state):
-        monkeypatch.setattr(inception, "read_state_dict", lambda path: dict(state))
-        return inception.load_variables("a.pth")
-
-    return load
+def load(state):
+    return inception_weights.variables_of(state, "a.pth")
 
 
-def test_all_of_it_gives_the_numbers_of_pytorch_fid(shapes, published, load):
+def test_all_of_it_gives_the_numbers_of_pytorch_fid(shapes, published):
     variables = load({**published, "Mixed_5b.branch1x1.bn.num_batches_tracked": np.int64(0)})  # older files have none
     assert jax.tree.map(lambda a: (a.shape, a.dtype), variables) == jax.tree.map(lambda a: (a.shape, a.dtype), shapes)
     features, logits = jit(inception_features)(variables, jnp.asarray(HASHED["images"](1, (28, 28, 1))))
@@ -184,7 +177,7 @@ def test_all_of_it_gives_the_numbers_of_pytorch_fid(shapes, published, load):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_a_file_of_another_network_is_refused(published, load):
+def test_a_file_of_another_network_is_refused(published):
     name = "Mixed_7c.branch3x3_2b.bn.running_var"
     with pytest.raises(ValueError, match=rf"a\.pth has no parameter {name}; give the file pt_inception-2015"):
         load({key: array for key, array in published.items() if key != name})
@@ -197,6 +190,7 @@ def test_a_file_of_another_network_is_refused(published, load):
 
 
 CONTENT = b"the published file" * 100_000
+CHECKSUM = hashlib.sha256(CONTENT).hexdigest()[:8]
 
 
 class Response(io.BytesIO):
@@ -205,11 +199,10 @@ class Response(io.BytesIO):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """The path of the file in an empty cache; the published content is CONTENT and the network serves it."""
+    """The path of the file in an empty cache; the network serves CONTENT."""
     monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(inception, "CHECKSUM", hashlib.sha256(CONTENT).hexdigest()[:8])
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: Response(CONTENT))
-    return tmp_path / "inception" / inception.FILE_NAME
+    return tmp_path / "inception" / inception_weights.FILE_NAME
 
 
 def no_network(url, timeout):
@@ -217,34 +210,36 @@ def no_network(url, timeout):
 
 
 def test_the_weights_are_fetched_once(cache, monkeypatch):
-    assert inception.find_weights() == cache
+    assert inception_weights.find_weights(CHECKSUM) == cache
     assert cache.read_bytes() == CONTENT
+    assert list(cache.parent.iterdir()) == [cache]
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    assert inception.find_weights() == cache
+    assert inception_weights.find_weights(CHECKSUM) == cache
 
 
 def test_a_damaged_file_in_the_cache_is_refused(cache):
     cache.parent.mkdir()
     cache.write_bytes(b"other")
     begin = hashlib.sha256(b"other").hexdigest()[:8]
-    with pytest.raises(
-        ValueError, match=rf"pth has a sha256 that begins with {begin}, not {inception.CHECKSUM}.*remove"
-    ):
-        inception.find_weights()
+    with pytest.raises(ValueError, match=rf"pth has a sha256 that begins with {begin}, not {CHECKSUM}.*remove"):
+        inception_weights.find_weights(CHECKSUM)
     assert cache.read_bytes() == b"other"
 
 
-@pytest.mark.parametrize("serves", [no_network, lambda url, timeout: Response(CONTENT[:-1])])
+OTHERS = [no_network, lambda url, timeout: Response(CONTENT[:-1]), lambda url, timeout: Response(b"x" * len(CONTENT))]
+
+
+@pytest.mark.parametrize("serves", OTHERS, ids=["no network", "cut short", "another file"])
 def test_where_the_file_cannot_be_fetched_one_line_says_where_to_put_it(cache, monkeypatch, serves):
     monkeypatch.setattr(urllib.request, "urlopen", serves)
     with pytest.raises(RuntimeError, match="could not be fetched") as caught:
-        inception.find_weights()
-    for part in (str(cache.parent), "https://github.com/mseitzer/pytorch-fid", inception.FILE_NAME, inception.CHECKSUM):
+        inception_weights.find_weights(CHECKSUM)
+    for part in (str(cache.parent), "https://github.com/mseitzer/pytorch-fid", inception_weights.FILE_NAME, CHECKSUM):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(cache.parent.iterdir()) == []
 
 
 def test_the_name_of_the_file_carries_its_checksum():
-    assert inception.FILE_NAME == "pt_inception-2015-12-05-6726825d.pth"
-    assert inception.URL.endswith("/" + inception.FILE_NAME)
+    assert inception_weights.FILE_NAME == "pt_inception-2015-12-05-6726825d.pth"
+    assert inception_weights.URL.endswith("/" + inception_weights.FILE_NAME)

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fmd.evaluation.torch_file import read_state_dict
+from fmd.evaluation.features.torch_file import read_state_dict
 
 # What torch.save of PyTorch 2.13.0 wrote (compressed, base 85) for the state dict of a module, with its `_metadata`:
 # a.weight, the transpose of a tensor [[0, 1], [2, 3], [4, 5]]; a.bias, an nn.Parameter; n, an int64 scalar.

@@ -2,24 +2,28 @@
 
 import shutil
 
-import half_trained
 import numpy as np
 import pytest
 
+from fmd.devices import make_layout
 from fmd.export import exporter
-from fmd.sampling.program import Samples
-from fmd.sampling.sampler import Sampler
-from fmd.utils.distributed import make_layout
+from fmd.sampling.sampler import Sampler, Samples
+from tests.helpers import half_trained
 
 
 @pytest.fixture(scope="session")
-def params():
-    return half_trained.make_params()
+def info():
+    return half_trained.make_info()
 
 
 @pytest.fixture(scope="session")
-def run(params, tmp_path_factory):
-    return half_trained.write_run(tmp_path_factory.mktemp("run") / "run", half_trained.make_facts(), params)
+def params(info):
+    return half_trained.make_params(info)
+
+
+@pytest.fixture(scope="session")
+def run(info, params, tmp_path_factory):
+    return half_trained.write_run(tmp_path_factory.mktemp("run") / "run", info, params)
 
 
 @pytest.fixture(scope="session")
@@ -34,15 +38,15 @@ def copied(exported, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def sampler(params):
-    return Sampler.from_facts(half_trained.make_facts(), params=params, layout=make_layout("jit"))
+def sampler(info, params):
+    return Sampler.from_info(info, params=params, layout=make_layout("jit"))
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Exports without what takes seconds: a program that is none, and black samples."""
 
-    def sample(self, labels, key):
+    def sample(self, labels, key, *arguments):
         count = len(labels)
         return Samples(np.zeros((count, *self.image_shape), np.uint8), np.ones(count, np.int32), np.ones(count, bool))
 

@@ -5,20 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-import half_trained
 import jax
 import numpy as np
 import pytest
-import toys
 
+import fmd
 from fmd.checkpoints.weights import load_weights
-from fmd.export import card as cards
+from fmd.devices import make_layout
 from fmd.export import exporter, snippets
-from fmd.export.figures import find_figures
-from fmd.sampling.program import choose
+from fmd.export.places import origin, without_folders
+from fmd.export.quality import find_figures
 from fmd.sampling.sampler import Sampler
-from fmd.utils.distributed import make_layout
+from tests.helpers import half_trained, toys
 
 # The code of each part of the card may import nothing of these.
 BLOCKED = {
@@ -54,7 +54,7 @@ def card(exported):
 def drawn(card, exported, tmp_path_factory):
     """The images of each way, from a process of its own with one device, in the exported folder."""
     folder, started = tmp_path_factory.mktemp("drawn"), {}
-    environment = toys.environment(PYTHONDONTWRITEBYTECODE="1")
+    environment = toys.environment(PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(Path(__file__).parents[2]))
     for number, (way, blocked) in enumerate(BLOCKED.items()):
         save = f"np.save({str(folder / str(number))!r}, np.asarray(images))"
         code = f"{BLOCKER.format(blocked=blocked)}\n{programs(card)[way][0]}\n{save}"
@@ -63,7 +63,7 @@ def drawn(card, exported, tmp_path_factory):
     return {way: np.load(folder / f"{number}.npy") for number, way in enumerate(started)}
 
 
-def test_the_first_two_ways_draw_the_same_images_and_the_third_to_one_grey_level(drawn):
+def test_all_ways_draw_the_same_images_the_third_to_one_grey_level(drawn):
     fmd, flax, alone = drawn.values()
     assert (fmd.dtype, fmd.shape) == (np.uint8, (4, 8, 8, 1))
     assert fmd.std() > 10
@@ -104,28 +104,58 @@ OTHERS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
-def test_with_other_settings_the_sampler_the_code_and_the_program_agree(name, tmp_path, monkeypatch):
-    """With a model of one's own, too: the code imports the module that it is in."""
-    toy = {"name": "toy"}
-    facts, params = (
-        half_trained.make_facts(imports=["toys"], model=toy, **OTHERS[name]),
-        half_trained.make_params(model=toy),
-    )
-    other = Sampler.from_facts(facts, params=params, layout=make_layout("jit"))
-    settings = choose(facts)
-    exporter.save_weights(tmp_path, params, facts)
-    program = exporter.portable.serialize(other.model, params, facts, settings)
-    (tmp_path / "sampler.stablehlo").write_bytes(program)
-    monkeypatch.chdir(tmp_path)
-    flax, alone = {}, {}
-    exec(snippets.fill(snippets.ORBAX_AND_FLAX, facts, settings), flax)
-    exec(snippets.fill(snippets.JAX_ALONE, facts, settings), alone)
-    images = other([0, 1, 2, 3], noise=flax["noise"])
+def check_that_all_three_agree(info, params, folder, monkeypatch):
+    """The sampler, the code of the card and the portable program draw the same images; returns the code."""
+    info = exporter.exported_info(info.replace(step=half_trained.STEP), info.config.sample)
+    other = Sampler.from_info(info, params=params, layout=make_layout("jit"))
+    exporter.save_weights(folder, params, info)
+    program = exporter.portable.serialize(other.model, params, info, info.config.sample)
+    (folder / "sampler.stablehlo").write_bytes(program)
+    monkeypatch.chdir(folder)
+    fmd, flax, alone = {}, {}, {}
+    code = snippets.programs(info)
+    for way, found in (("sampler", fmd), ("orbax", flax), ("jax_alone", alone)):
+        exec(code[way], found)
+    images = fmd["images"]
     assert images.std() > 10
     np.testing.assert_array_equal(flax["images"], images)
     assert np.abs(np.asarray(alone["images"]).astype(int) - images).max() <= 1
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_with_other_settings_all_three_agree(name, tmp_path, monkeypatch):
+    """With a model of one's own, too: the code imports the module that it is in."""
+    info = half_trained.make_info(imports=["tests.helpers.toys"], model={"name": "toy"}, **OTHERS[name])
+    code = check_that_all_three_agree(info, half_trained.make_params(info), tmp_path, monkeypatch)
+    assert "fmd.methods" not in code["orbax"]
+
+
+BY_METHOD = {
+    "jumps": {
+        "method": {"name": "mean_flow"},
+        "sample": {"solver": "jump", "guidance": {"name": "cfg", "weight": 1.0}},
+    },
+    "the guided flow of a method with two times": {"method": {"name": "shortcut"}},
+    "another schedule": {"sample": {"schedule": {"name": "cosine"}}},
+    "told more than labels": {
+        "conditions": {
+            "label": {"kind": "label", "num_classes": toys.CLASSES},
+            "style": {"kind": "vector", "size": 2},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", BY_METHOD)
+def test_what_a_few_functions_cannot_say_goes_through_the_method(name, tmp_path, monkeypatch):
+    info = half_trained.make_info(**BY_METHOD[name])
+    code = check_that_all_three_agree(info, half_trained.make_params(info), tmp_path, monkeypatch)
+    assert "methods.from_config" in code["orbax"]
+    lines = [line for line in code["orbax"].splitlines() if line.strip()]
+    assert len(lines) <= 17
+    assert max(map(len, lines)) <= 120
 
 
 # --- what the card says ---
@@ -136,13 +166,15 @@ def test_the_card_tells_what_was_trained_on_what_and_how_far(card, params):
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     for text in (
         "96 images of `toy`, made up by the tests",
+        f"trained with fmd {fmd.__version__} in JAX, by the method `flow_matching`.",
         "| steps | 8 of 12: **training was not finished** |",
         "| seed | 0 |",
         "average `decay0` of the parameters along the run: exponential, decay 0.9 after its warm-up",
         f"| parameters | {count:,} |",
         "solver midpoint with 3 steps, guidance rule cfg, guidance weight 2, seed 0; 12\nevaluations",
         "| optimizer.learning_rate | 0.01 |",
-        "0 to 3, or 4 for an unconditional image",
+        "- `labels` are int32 [b]: 0 to 3, or 4 for an unconditional image.",
+        f"It needs JAX {jax.__version__} or newer",
         "cpu, cuda, tpu",
         "The code is Apache-2.0.",
     ):
@@ -150,25 +182,25 @@ def test_the_card_tells_what_was_trained_on_what_and_how_far(card, params):
     assert "{" not in re.sub(r"```.*?```|\| data.params.*", "", card, flags=re.DOTALL)  # nothing left to fill in
 
 
-def test_the_figures_are_those_of_the_exported_weights(run, tmp_path):
+def test_the_figures_are_those_of_the_exported_weights(run, info, tmp_path):
     run = shutil.copytree(run, tmp_path / "run")
     step = run / "checkpoints" / str(half_trained.STEP)
-    facts = {**half_trained.make_facts(), "step": half_trained.STEP}
-    (in_training,) = find_figures(step, facts, "decay0")
+    info = info.replace(step=half_trained.STEP, average="decay0")
+    (in_training,) = find_figures(step, info)
     assert in_training.values == {"step": 8, "validation_loss": 1.25}  # and not that of step 12
     assert in_training.title == "Validation in training, of the average `decay0` at step 8"
 
     figures = {"step": 8, "distance": {"fid": 3.14159265, "of": {"images": 1000}}, "note": "a|b"}
     (run / "eval.json").write_text(json.dumps(figures))
     for folder in (run, step):
-        evaluated, _ = find_figures(folder, facts, "decay0")
+        evaluated, _ = find_figures(folder, info)
         assert evaluated.values == {"step": 8, "distance.fid": 3.14159265, "distance.of.images": 1000, "note": "a|b"}
     for other in ({**figures, "step": 12}, {**figures, "settings": {"average": "decay1"}}):
         (run / "eval.json").write_text(json.dumps(other))
-        assert find_figures(run, facts, "decay0") == [in_training]
+        assert find_figures(run, info) == [in_training]
     (run / "eval.json").write_text("cut sho")
     (run / "validation.jsonl").write_text('{"step": 4, "validation_loss": 1.5}\n{"step": 8, "valid')
-    (in_training,) = find_figures(run, facts, "decay0")
+    (in_training,) = find_figures(run, info)
     assert in_training.values["step"] == 4
 
 
@@ -186,7 +218,7 @@ def test_figures_stand_in_the_card_with_their_meaning(quick, run, tmp_path):
         assert row in card
     assert "by_class" not in card
     assert "distance.other" not in card
-    assert "| validation_loss | 1.25 | mean over pixels and test images of the squared error of the velocity" in card
+    assert "| validation_loss | 1.25 | mean over pixels and test images of the training loss" in card
 
 
 def test_without_figures_the_card_says_so(quick, run, tmp_path):
@@ -204,7 +236,21 @@ def test_without_figures_the_card_says_so(quick, run, tmp_path):
         ("from the PyPI wheel x==1 (kept in /home/me/cache)", "from the PyPI wheel x==1"),
         ("from /home/me/data/mnist", "from mnist"),
         ("from https://a/b (not kept: /home cannot be written)", "from https://a/b"),
+        ("from /home/me/my own/data set and ~/more", "from data set and more"),
+        ("from /home/me/a b/c d/e.npz and /x/f.npz", "from e.npz and f.npz"),
+        ("from /home/me/x, see https://a/b", "from x, see https://a/b"),
+        ("1,000 images (10 classes) from ../pictures", "1,000 images (10 classes) from pictures"),
     ],
 )
 def test_the_card_names_no_folder_of_the_machine(provenance, told):
-    assert cards._origin(provenance) == told
+    assert origin(provenance) == told
+
+
+def test_paths_become_names_and_other_text_stays():
+    said = {"path": "/a/b c/d", "name": "ns/set:1.0", "deep": {"list": ["~/x", 3, None]}, "rounding": "x / 2"}
+    assert without_folders(said) == {
+        "path": "d",
+        "name": "ns/set:1.0",
+        "deep": {"list": ["x", 3, None]},
+        "rounding": "x / 2",
+    }

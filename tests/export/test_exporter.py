@@ -4,16 +4,21 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
+import jax.export
 import numpy as np
 import pytest
-from half_trained import STEP
 
+from fmd.blocks import as_plain
 from fmd.checkpoints.weights import load_weights, read_arrays, save_weights
+from fmd.config import resolve
 from fmd.export import exporter
 from fmd.export.exporter import export
 from fmd.sampling.sampler import load
+from tests.helpers import half_trained, toys
+from tests.helpers.half_trained import STEP
 
 FILES = {
     "README.md",
@@ -40,17 +45,20 @@ def test_the_folder_holds_what_it_should_and_nothing_that_executes_when_read(exp
         np.testing.assert_array_equal(found, want)
 
 
-def test_the_facts_say_what_the_program_was_made_with(exported):
-    facts = json.loads((exported / "config.json").read_text())
-    assert (facts["format"], facts["step"], facts["averages"]) == (1, STEP, ["decay0"])
-    said = facts["sampler"]
-    assert (said["solver"], said["steps"], said["rule"]) == ("midpoint", 3, {"name": "cfg", "weight": 2.0})
-    assert (said["platforms"], said["jax"], said["guided"]) == (["cpu", "cuda", "tpu"], jax.__version__, True)
+def test_the_folder_says_what_the_program_was_made_with(exported):
+    said = json.loads((exported / "config.json").read_text())
+    assert (said["format"], said["step"], said["averages"]) == (2, STEP, ["decay0"])
+    program = said["sampler"]
+    assert (program["solver"], program["steps"], program["rule"]) == ("midpoint", 3, {"name": "cfg", "weight": 2.0})
+    assert (program["platforms"], program["jax"], program["guided"]) == (["cpu", "cuda", "tpu"], jax.__version__, True)
+    assert (program["method"], program["least_jax"]) == ("flow_matching", jax.__version__)
+    assert program["inputs"] == ["noise float32[b,8,8,1]", "labels int32[b]", "weight float32[]"]
 
 
 def test_another_process_exports_the_same_bytes_and_tells_of_no_folder(run, exported, tmp_path):
     code = f"from fmd.export.exporter import export; export({str(run)!r}, {str(tmp_path / 'again')!r})"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    environment = toys.environment(8, PYTHONPATH=str(Path(__file__).parents[2]))
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
     first, second = files(exported), files(tmp_path / "again")
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
@@ -59,32 +67,61 @@ def test_another_process_exports_the_same_bytes_and_tells_of_no_folder(run, expo
             assert str(folder).encode() not in data, name
 
 
+def test_the_folder_names_no_folder_of_the_machine_that_trained(quick, info, params, tmp_path):
+    """Neither where its data lay, nor what an evaluation or another checkpoint is called there."""
+    private = "/home/ada/secret project"
+    data = {"source": "toy", "params": {"path": f"{private}/flowers", "more": [f"{private}/birds", "~/secret/bees"]}}
+    config = resolve({**as_plain(info.config), "data": data})
+    told = info.replace(config=config, provenance=f"from {private}/flowers and /home/ada/secret/birds")
+    run = half_trained.write_run(tmp_path / "run", told, params)
+    (run / "eval.json").write_text(json.dumps({"settings": {"data": "x", "weak": f"{private}/runs/weak"}}))
+    folder = export(run, tmp_path / "toy")
+    for name, content in files(folder).items():
+        assert b"secret" not in content, name
+        assert b"/home" not in content, name
+    found = load_weights(folder)[1]
+    assert found.config.data.params == {"path": "flowers", "more": ["birds", "bees"]}
+    assert found.provenance == "from flowers and birds"
+
+
+def test_the_settings_may_be_changed(run, info, tmp_path):
+    """They are those of the program and of the folder's sampler."""
+    folder = export(run, tmp_path / "toy", change=lambda usual: usual.replace(solver="euler", steps=1, weight=1.5))
+    said = json.loads((folder / "config.json").read_text())["sampler"]
+    assert (said["solver"], said["steps"], said["rule"]["weight"]) == ("euler", 1, 1.5)
+    sampler = load(folder)
+    assert sampler.settings == info.config.sample.replace(solver="euler", steps=1, weight=1.5)
+    noise = np.random.default_rng(0).standard_normal((8, 8, 8, 1)).astype(np.float32)
+    program = jax.export.deserialize(bytearray((folder / "sampler.stablehlo").read_bytes()))
+    alone = np.asarray(program.call(noise, np.int32([0, 1] * 4), np.float32(1.5)))
+    assert np.abs(alone.astype(int) - sampler([0, 1] * 4, noise=noise)).max() <= 1
+
+
 def test_the_export_needs_nothing_of_the_run(quick, params, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     folder = export(tmp_path / "run", tmp_path / "models" / "toy")
     shutil.rmtree(tmp_path / "run")
-    assert load_weights(folder)[1]["step"] == STEP
+    assert load_weights(folder)[1].step == STEP
     assert sorted(path.name for path in folder.parent.iterdir()) == ["toy"]
 
 
 def test_the_export_says_which_average_it_holds(quick, run, params, tmp_path):
-    folder = export(run / "checkpoints" / str(STEP), tmp_path / "other", which="decay1")
-    weights, facts = load_weights(folder, "decay1")
-    assert facts["averages"] == ["decay1"]
+    folder = export(run / "checkpoints" / str(STEP), tmp_path / "other", average="decay1")
+    weights, found = load_weights(folder, "decay1")
+    assert (found.averages, found.average) == (("decay1",), "decay1")
     np.testing.assert_array_equal(weights["conv_in"]["kernel"], params["conv_in"]["kernel"] / 2)
     with pytest.raises(ValueError, match="there are decay1"):
         load_weights(folder, "decay0")
 
 
-def test_a_scalar_and_an_array_in_another_order_are_stored_as_they_are(tmp_path):
+def test_a_scalar_and_an_array_in_another_order_are_stored_as_they_are(info, tmp_path):
     from safetensors.numpy import load as load_tensors
 
     weights = {"layer": {"scale": np.float32(3), "kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}}
-    facts = {"config": {"model": {"name": "mine"}}, "step": 1, "averages": ["decay0"]}
-    tensors = load_tensors(exporter.tensors(weights, facts))
+    tensors = load_tensors(exporter.tensors(weights, info))
     assert tensors["layer.scale"].shape == ()
     np.testing.assert_array_equal(tensors["layer.kernel"], weights["layer"]["kernel"])
-    save_weights(tmp_path, weights, facts)
+    save_weights(tmp_path, weights, info)
     np.testing.assert_array_equal(read_arrays(tmp_path / "weights")["layer"]["kernel"], weights["layer"]["kernel"])
 
 
@@ -112,18 +149,18 @@ def test_an_export_from_before_there_was_more_than_weights_still_loads(exported,
     """Such a folder holds weights/, config.json, and checksums of the files in sub-folders."""
     old = tmp_path / "old"
     shutil.copytree(exported / "weights", old / "weights")
-    facts = json.loads((exported / "config.json").read_text())
-    facts.pop("sampler")
-    (old / "config.json").write_text(json.dumps(facts))
+    said = json.loads((exported / "config.json").read_text())
+    said.pop("sampler")
+    (old / "config.json").write_text(json.dumps(said))
     listed = json.loads((exported / "checksums.json").read_text())
     (old / "checksums.json").write_text(json.dumps({name: sum for name, sum in listed.items() if "/" in name}))
     np.testing.assert_array_equal(load(old).params["conv_in"]["kernel"], params["conv_in"]["kernel"])
 
 
 def test_a_newer_folder_is_refused(copied):
-    facts = json.loads((copied / "config.json").read_text())
-    (copied / "config.json").write_text(json.dumps({**facts, "format": 99}))
-    with pytest.raises(ValueError, match="has format 99; this fmd reads format 1"):
+    said = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**said, "format": 99}))
+    with pytest.raises(ValueError, match="has format 99; this fmd reads 1 to 2"):
         load(copied)
 
 
@@ -141,6 +178,19 @@ def test_nothing_is_overwritten(run, tmp_path):
 def test_an_export_is_not_exported_again(exported, tmp_path):
     with pytest.raises(ValueError, match="is an export already; copy it"):
         export(exported, tmp_path / "again")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sde": {"name": "sigma", "scale": 1.0}}, "sample.sde draws random numbers on the way"),
+        ({"guidance": {"name": "cfg", "weak": "/runs/early"}}, "guidance.weak names a second model"),
+    ],
+)
+def test_what_a_program_cannot_hold_is_refused(run, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        export(run, tmp_path / "toy", change=lambda usual: usual.replace(**change))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,15 +1,14 @@
 """The portable program: what `Sampler` draws, for any batch size; black where `Sampler` would refuse."""
 
 import flax.linen as nn
-import half_trained
 import jax
 import numpy as np
 import pytest
-import toys
 from jax import export
 
 from fmd.export import portable
-from fmd.sampling.program import choose
+from fmd.sampling.sampler import Sampler, model_of
+from tests.helpers import half_trained, toys
 
 NOISE = np.random.default_rng(5).standard_normal((200, 8, 8, 1)).astype(np.float32)
 LABELS = np.arange(200, dtype=np.int32) % (toys.CLASSES + 1)  # the null label is among them
@@ -44,7 +43,7 @@ def test_an_image_does_not_depend_on_its_batch(call):
     np.testing.assert_allclose(call(NOISE[3:4], LABELS[3:4], 2), call(NOISE, LABELS, 2)[3:4], atol=1)
 
 
-def test_where_the_sampler_would_refuse_the_image_is_black_and_the_others_are_as_before(call):
+def test_where_the_sampler_would_refuse_the_image_is_black(call):
     good = call(NOISE, LABELS, 2)
     labels = LABELS.copy()
     labels[:2] = -1, toys.CLASSES + 1
@@ -63,15 +62,60 @@ def test_a_batch_of_none_is_refused(call):
         call(NOISE[:0], LABELS[:0], 2)
 
 
-@pytest.mark.parametrize("overrides", [{"classes": 0}, {"train": {"label_dropout": 0.0}}])
+def serialized(info, params):
+    program = portable.serialize(model_of(info), params, info, info.config.sample)
+    return export.deserialize(bytearray(program))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"num_classes": 0},
+        {"train": {"label_dropout": 0.0}},
+        {"method": {"name": "mean_flow"}, "sample": {"solver": "jump"}},
+    ],
+    ids=["no classes", "no label dropout", "jumps"],
+)
 def test_a_model_that_cannot_be_guided_takes_weight_one_alone(overrides):
-    facts = half_trained.make_facts(**overrides, sample={"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1})
-    params = half_trained.make_params(facts["num_classes"])
-    model = half_trained.build_model("unet", {**half_trained.UNET, "num_classes": facts["num_classes"]})
-    program = jax.jit(export.deserialize(portable.serialize(model, params, facts, choose(facts))).call)
+    sample = {"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1, **overrides.get("sample", {})}
+    info = half_trained.make_info(**{**overrides, "sample": sample})
+    program = jax.jit(serialized(info, half_trained.make_params(info)).call)
     drawn = [np.asarray(program(NOISE[:2], np.int32([0, 0]), np.float32(weight))) for weight in (1, 2)]
     assert drawn[0].any()
     assert not drawn[1].any()
+
+
+@pytest.mark.parametrize("name", ["mean_flow", "shortcut"])
+def test_jumps_are_what_is_exported_where_the_solver_is_jump(name):
+    sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 2}
+    info = half_trained.make_info(method={"name": name}, sample=sample)
+    params = half_trained.make_params(info)
+    sampler = Sampler.from_info(info, params=params)
+    alone = jax.jit(serialized(info, params).call)(NOISE[:16], LABELS[:16], np.float32(1))
+    images = sampler(LABELS[:16], noise=NOISE[:16])
+    assert images.std() > 10
+    assert np.abs(np.asarray(alone).astype(int) - images).max() <= 1
+    assert (sampler(LABELS[:16], noise=NOISE[:16], solver="euler") != images).any()
+
+
+CONDITIONS = {"label": {"kind": "label", "num_classes": toys.CLASSES}, "style": {"kind": "vector", "size": 3}}
+
+
+def test_each_part_of_a_condition_is_an_input_in_the_order_of_the_spec():
+    info = half_trained.make_info(conditions=CONDITIONS)
+    params = half_trained.make_params(info)
+    program = serialized(info, params)
+    inputs = ["float32[b,8,8,1]", "int32[b]", "float32[b,3]", "float32[]"]
+    assert [str(aval) for aval in program.in_avals] == inputs
+    style = np.random.default_rng(1).standard_normal((16, 3)).astype(np.float32)
+    call = jax.jit(program.call)
+    alone = np.asarray(call(NOISE[:16], LABELS[:16], style, np.float32(2)))
+    images = Sampler.from_info(info, params=params)({"label": LABELS[:16], "style": style}, noise=NOISE[:16], weight=2)
+    assert np.abs(alone.astype(int) - images).max() <= 1
+    other = np.asarray(call(NOISE[:16], LABELS[:16], style + 1, np.float32(2)))
+    assert (other != alone).any(axis=(1, 2, 3)).all()
+    black = np.asarray(call(NOISE[:16], LABELS[:16] - 1, style, np.float32(2))).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(black, LABELS[:16] > 0)
 
 
 class Brittle(nn.Module):
@@ -85,14 +129,13 @@ class Brittle(nn.Module):
 
 
 def test_a_model_that_does_not_lower_for_any_batch_size_is_named_in_one_line():
-    facts = half_trained.make_facts()
-    with pytest.raises(
-        ValueError, match=r"model 'unet' cannot be exported for any batch size .* shapes from x"
-    ) as refused:
-        portable.serialize(Brittle(), {}, facts, choose(facts))
+    info = half_trained.make_info()
+    message = r"model 'unet' cannot be exported for any batch size .* shapes from x"
+    with pytest.raises(ValueError, match=message) as refused:
+        portable.serialize(Brittle(), {}, info, info.config.sample)
     assert "\n" not in str(refused.value)
 
 
-def test_where_a_source_file_lies_is_not_in_the_program_and_the_setting_is_as_before(program):
+def test_where_a_source_file_lies_is_not_in_the_program(program):
     assert ".py" not in program.mlir_module()
     assert jax.config.values["jax_hlo_source_file_canonicalization_regex"] is None

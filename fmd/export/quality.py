@@ -1,16 +1,17 @@
-"""What a run found out about its weights: `eval.json` beside the checkpoint, `validation.jsonl` of the training."""
+"""Figures that a run left about its weights: `eval.json` beside the checkpoint, `validation.jsonl` of the training."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from fmd.blocks import Plain, flatten
 from fmd.checkpoints.weights import workdir_of
-from fmd.utils.nested import flatten
+from fmd.export.places import without_folders
+from fmd.run_info import RunInfo
 
 MEANINGS = {  # by the last part of a figure's name
-    "validation_loss": "mean over pixels and test images of the squared error of the velocity, from fixed noise, at "
-    "times spread evenly over [0, 1]; lower is better; it says little about how the images look",
+    "validation_loss": "mean over pixels and test images of the training loss, from fixed noise, at times spread "
+    "evenly over [0, 1]; lower is better; it says little about how the images look",
     "fid": "Frechet distance of the samples' features from real images'; lower is better; it falls with the number of "
     "samples, and is the published FID only with InceptionV3's features",
     "kid": "squared maximum mean discrepancy of the features, unbiased; 0 for equal distributions",
@@ -22,7 +23,8 @@ MEANINGS = {  # by the last part of a figure's name
     "diversity_of_real": "the same of real images",
     "class_accuracy": "share of samples that a classifier takes for the class that was asked for",
     "class_score": "the Inception Score's formula with another classifier; it knows nothing of real images",
-    "copied": "share of samples nearer to a training image than all but 1 % of the test images are to theirs",
+    "copied": "share of samples as near to a training image as the nearest 1 % of the test images are to theirs",
+    "copied_of_real": "the same of test images: 0.01, or more where many are equally near",
     "nearest_ratio": "median distance of samples to their nearest training image over that of test images",
     "bits_per_dim": "negative log-likelihood of test images in bits for each number of an image; lower is better",
     "evaluations_per_image": "calls of the network on one image, both halves of guidance counted",
@@ -33,42 +35,42 @@ MEANINGS = {  # by the last part of a figure's name
 
 
 def meaning(name: str) -> str:
-    """What a figure means, by its dotted name; empty where it is not known here."""
+    """The meaning of a figure, by its dotted name; empty where it is not known here."""
     return MEANINGS.get(name.rpartition(".")[2], "")
 
 
 class Figures(NamedTuple):
-    """A table of figures and what they are about."""
+    """A table of figures by dotted name, and what they are about."""
 
     title: str
-    values: dict[str, Any]  # by dotted name
+    values: Plain
 
 
-def find_figures(checkpoint: Path, facts: Mapping[str, Any], which: str) -> list[Figures]:
+def find_figures(checkpoint: Path, info: RunInfo) -> list[Figures]:
     """The figures in the folders of a checkpoint.
 
     Args:
         checkpoint: a workdir or one step inside it.
-        facts: the run's, with the step of the weights.
-        which: the average that is exported.
+        info: of the run, with the step and the average of the weights.
     """
-    workdir, step = workdir_of(checkpoint), facts["step"]
+    workdir, step = workdir_of(checkpoint), info.step or 0
+    average = info.average or info.averages[0]
     found = []
     for folder in dict.fromkeys([checkpoint, workdir]):
-        values = dict(flatten(_parse(_text(folder / "eval.json"))))
+        values = dict(flatten(without_folders(_parse(_text(folder / "eval.json")))))
         # The run may have gone on since, or another of its averages may have been evaluated.
-        if values and _is_of(values, "step", step) and _is_of(values, "average", which):
+        if values and _is_of(values, "step", step) and _is_of(values, "average", average):
             found.append(Figures(f"Evaluation of step {step:,} (`--mode=eval`)", values))
             break
     lines = map(_parse, _text(workdir / "validation.jsonl").splitlines())
     if earlier := [line for line in lines if line.get("step", step + 1) <= step]:
-        title = f"Validation in training, of the average `{facts['averages'][0]}` at step {earlier[-1]['step']:,}"
+        title = f"Validation in training, of the average `{info.averages[0]}` at step {earlier[-1]['step']:,}"
         found.append(Figures(title, earlier[-1]))
     return found
 
 
-def _is_of(values: Mapping[str, Any], name: str, expected: Any) -> bool:
-    """Whether what the figures say of themselves under a name, if they say it, is as expected."""
+def _is_of(values: Plain, name: str, expected: object) -> bool:
+    """True where what the figures say of themselves under a name, if they say it, is as expected."""
     return all(value in (None, expected) for key, value in values.items() if key.rpartition(".")[2] == name)
 
 
@@ -76,7 +78,7 @@ def _text(path: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str) -> Plain:
     """A JSON object; empty where there is none, as in a line cut short by a kill."""
     try:
         value = json.loads(text)

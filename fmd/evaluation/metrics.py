@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 Features = Float[np.ndarray, "N D"]
 Others = Float[np.ndarray, "M D"]
+Wide = Float64[np.ndarray, "_ _"]
 ROWS = 1000  # rows of a distance matrix held at once
 NEIGHBOURS = 5  # k of `neighbourhoods`
 SUBSETS, SUBSET_SIZE = 100, 1000  # of `kernel_distance`
@@ -24,15 +25,15 @@ SUBSETS, SUBSET_SIZE = 100, 1000  # of `kernel_distance`
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Count, mean [D] and covariance [D, D] (divided by count - 1) of feature vectors, float64."""
+    """Count, mean and covariance (divided by count - 1) of feature vectors."""
 
     count: int
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: Float64[np.ndarray, " D"]
+    covariance: Float64[np.ndarray, "D D"]
 
 
-def moments(batches: Iterable[np.ndarray]) -> Moments:
-    """The moments of all rows of all batches [N, D], in one pass and without losing digits (Chan et al. 1979).
+def moments(batches: Iterable[Float[np.ndarray, "_ D"]]) -> Moments:
+    """The moments of all rows of all batches, in one pass (Chan et al. 1979). No digits are lost.
 
     Raises:
         ValueError: for fewer than two rows.
@@ -77,7 +78,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def kernel_distance(
     a: Features, b: Others, *, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE, seed: int = 0
 ) -> tuple[float, float]:
-    """(mean, standard error) of the unbiased squared MMD over random subsets, drawn without replacement.
+    """Mean and standard error of the unbiased squared MMD over random subsets.
+
+    Vectors of a subset are drawn without replacement.
 
     Unbiased, so it may fall below 0 for equal distributions. Subsets are smaller where there are fewer vectors. They
     overlap, so what they differ by is not the error: that is the linear part of the U-statistic (Hoeffding 1948),
@@ -97,20 +100,22 @@ def kernel_distance(
     return float(value), float(np.sqrt(4.0 * of_a / len(a) + 4.0 * of_b / len(b) + choice))
 
 
-def _unbiased_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """The unbiased squared MMD of two sets of equal size, and the variance over each set of what one vector adds."""
+def _unbiased_mmd(a: Wide, b: Wide) -> tuple[float, float, float]:
+    """The unbiased squared MMD of two sets of equal size, and the variances of what one vector of each adds."""
     n, size = a.shape
 
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def kernel(x: Wide, y: Wide) -> Float64[np.ndarray, "N M"]:
         """(x_i y_j/size + 1)^3 for all pairs, in few passes, for it is asked for often."""
-        k = x @ y.T
+        k: np.ndarray = x @ y.T
         k /= size
         k += 1.0
-        return np.multiply(k * k, k, out=k)
+        np.multiply(k * k, k, out=k)
+        return k
 
-    def among(x: np.ndarray) -> np.ndarray:
+    def among(x: Wide) -> Float64[np.ndarray, " N"]:
         """For each vector the mean of its kernel with the others."""
-        return (kernel(x, x).sum(axis=1) - (np.sum(x * x, axis=1) / size + 1.0) ** 3) / (n - 1)
+        found: np.ndarray = (kernel(x, x).sum(axis=1) - (np.sum(x * x, axis=1) / size + 1.0) ** 3) / (n - 1)
+        return found
 
     within_a, within_b, across = among(a), among(b), kernel(a, b)
     of_a, of_b = within_a - across.mean(axis=1), within_b - across.mean(axis=0)
@@ -145,18 +150,13 @@ def neighbourhoods(real: Features, fake: Others, *, k: int = NEIGHBOURS) -> dict
     }
 
 
-def radii(x: np.ndarray, k: int) -> np.ndarray:
+def radii(x: Features, k: int) -> Float[np.ndarray, " N"]:
     """Squared distance of each row to its k-th nearest other row."""
     return np.concatenate([np.partition(squares, k, axis=1)[:, k] for _, squares in squared_distances(x, x)])
 
 
-def nearest_squares(x: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Squared distance of each row of `x` to the nearest row of `among`."""
-    return np.concatenate([squares.min(axis=1) for _, squares in squared_distances(x, among)])
-
-
-def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """(slice of the rows of x, their squared distances to all rows of y), ROWS of them at a time."""
+def squared_distances(x: Features, y: Others) -> Iterator[tuple[slice, Float[np.ndarray, "R M"]]]:
+    """Squared distances of rows of x to all rows of y, ROWS at a time, after the slice of these rows."""
     norms = np.sum(y**2, axis=1)
     for first in range(0, len(x), ROWS):
         rows = slice(first, min(first + ROWS, len(x)))

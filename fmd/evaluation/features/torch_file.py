@@ -11,14 +11,13 @@ A pickle can run any code. This one is read by an unpickler that knows a few nam
 strings and classes of this file that can do nothing but hold what they were given.
 """
 
-from __future__ import annotations
-
+import io
 import math
 import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -38,6 +37,7 @@ _ELEMENTS = {
     "BoolStorage": "|b1",
 }
 Arrays = dict[str, np.ndarray]
+Numbers = tuple[Any, ...]  # whole numbers, until they are checked
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -70,14 +70,14 @@ class _Storage(NamedTuple):
 class _Unchangeable:
     """A pickle can give an object new attributes; not these."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         raise pickle.UnpicklingError(f"it changes a {type(self).__name__.strip('_').lower()}")
 
 
 class _Tensor(_Unchangeable):
     """Stands in for the function that makes a tensor. Offset and strides count elements."""
 
-    def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> None:
+    def __init__(self, storage: _Storage, offset: int, shape: Numbers, strides: Numbers, *_: object) -> None:
         self.parts = storage, offset, shape, strides
 
     def view(self, storages: Arrays) -> np.ndarray:
@@ -100,18 +100,18 @@ class _Tensor(_Unchangeable):
 class _Parameter(_Tensor):
     """Stands in for the function that makes a parameter of a tensor."""
 
-    def __init__(self, tensor: _Tensor, *_: Any) -> None:
+    def __init__(self, tensor: _Tensor, *_: object) -> None:
         super().__init__(*tensor.parts)
 
 
-class _Mapping(dict):
+class _Mapping(dict[str, _Tensor]):
     """Stands in for OrderedDict; attributes, as the `_metadata` of a state dict, are dropped."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 
-_ADMITTED: dict[tuple[str, str], Any] = {
+_ADMITTED: dict[tuple[str, str], type | str] = {
     ("collections", "OrderedDict"): _Mapping,
     ("torch._utils", "_rebuild_tensor"): _Tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
@@ -121,16 +121,16 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 class _StateUnpickler(pickle.Unpickler):
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase) -> None:
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> type | str:
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not part of a tensor")
         return _ADMITTED[module, name]
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Numbers) -> _Storage:
         kind, elements, key, _, length, *view = pid
         if kind != "storage" or elements not in _ELEMENTS.values() or any(part is not None for part in view):
             raise pickle.UnpicklingError(f"it asks for {pid}, which is not a whole storage of numbers")

@@ -1,22 +1,23 @@
-"""What is known of the real images: their features, kept on disk so that a second evaluation need not compute them.
+"""Features of the real images, kept on disk so that a second evaluation need not compute them.
 
 The key is made of the images themselves, the split and the name of the features, so nothing stale is ever used.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Int32, UInt8
 from tqdm.auto import tqdm
 
 from fmd.data import ImageDataset, Split, StreamedSplit, batch_indices
 from fmd.data.cache import kept_arrays
+from fmd.devices import make_layout
 from fmd.evaluation import features
-from fmd.evaluation.distances import Moments, moments
 from fmd.evaluation.features import Extractor
-from fmd.utils.distributed import make_layout
+from fmd.evaluation.metrics import Moments, moments
+from fmd.files import digest
 
 CLOUD = 10_000  # feature vectors kept beside the moments, for the distances that need them one by one
 
@@ -25,22 +26,57 @@ class Reference(NamedTuple):
     """A split of real images as its features.
 
     moments   of all images of the split
-    cloud     features of up to CLOUD of them in a fixed shuffle, float32, with their labels
+    cloud     features of up to CLOUD of them in a fixed shuffle, with their labels
     """
 
     moments: Moments
-    cloud: np.ndarray
-    labels: np.ndarray
+    cloud: Float32[np.ndarray, "N D"]
+    labels: Int32[np.ndarray, " N"]
 
 
 def split_of(dataset: ImageDataset, name: str) -> Split:
     """The split called "train" or "test". Raises ValueError for another name, or a set that is streamed from disk."""
     if name not in ("train", "test"):
         raise ValueError(f"reference {name!r}; choose train or test, or both as train,test")
-    split = getattr(dataset, name)
+    split = dataset.train if name == "train" else dataset.test
     if isinstance(split, StreamedSplit):
         raise ValueError(f"the train split of {dataset.name} is streamed from disk; use the test split as reference")
     return split
+
+
+def references(
+    dataset: ImageDataset,
+    names: Sequence[str],
+    extractor: Extractor,
+    *,
+    samples: int,
+    named: str = "n_samples",
+    quiet: bool,
+) -> dict[str, Reference]:
+    """The features of the named splits.
+
+    Args:
+        dataset: the real images.
+        names: "train", "test", or both.
+        extractor: the features.
+        samples: how many are going to be compared with them.
+        named: the setting that says so, for the message.
+        quiet: without a progress bar.
+
+    Raises:
+        ValueError: where the samples or the images of a split are too few for the covariance of the features.
+    """
+    found = {name: get(dataset, name, extractor, quiet=quiet) for name in names}
+    size = next(iter(found.values())).cloud.shape[1]
+    if samples <= size:
+        raise ValueError(f"{named}={samples} is too few for {size} features; draw more than {size}")
+    for name, split in found.items():
+        if split.moments.count <= size:
+            raise ValueError(
+                f"the {name} split's {split.moments.count} images are too few for {size} features; "
+                f"compare with a larger split, or by smaller features"
+            )
+    return found
 
 
 def get(dataset: ImageDataset, name: str, extractor: Extractor, *, quiet: bool) -> Reference:
@@ -55,7 +91,7 @@ def get(dataset: ImageDataset, name: str, extractor: Extractor, *, quiet: bool) 
     def build() -> dict[str, np.ndarray]:
         chunks: list[np.ndarray] = []
 
-        def batches() -> Iterator[np.ndarray]:
+        def batches() -> Iterator[UInt8[np.ndarray, "B H W C"]]:
             starts = range(0, len(split), features.BATCH)
             for first in tqdm(starts, desc=f"features of the {name} split", unit="batch", disable=quiet):
                 yield split.images[order[first : first + features.BATCH]]
@@ -76,13 +112,8 @@ def get(dataset: ImageDataset, name: str, extractor: Extractor, *, quiet: bool) 
             "labels": split.labels[order[: len(cloud)]],
         }
 
-    identity = ["reference-1", dataset.name, name, extractor.name, CLOUD, _digest(split)]
+    pixels, labels = (np.ascontiguousarray(array).data for array in (split.images, split.labels))
+    identity = ["reference-1", dataset.name, name, extractor.name, CLOUD, digest([pixels, labels])]
     kept = kept_arrays(f"features-{dataset.name}-{name}", identity, build)
     whole = Moments(int(kept["count"]), kept["mean"], kept["covariance"])
     return Reference(whole, kept["cloud"], kept["labels"])
-
-
-def _digest(split: Split) -> str:
-    code = hashlib.blake2b(np.ascontiguousarray(split.images).data, digest_size=16)
-    code.update(np.ascontiguousarray(split.labels).data)
-    return code.hexdigest()

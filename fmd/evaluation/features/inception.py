@@ -7,42 +7,30 @@ few habits of that graph, without which the features are others:
 - the last block, Mixed_7c, has a max pool in that branch;
 - batch normalisation has eps = 1e-3. Here it is folded into kernel and bias of the convolution before it.
 
-Weights come from the file that PyTorch users have for it, so modules carry the names that its parameters have.
+Modules carry the names that their parameters have in the file of weights, see `inception_weights`.
 Convolutions ask for full float32 precision: by default GPUs and TPUs would round their inputs.
 """
 
-from __future__ import annotations
-
 import functools
-import hashlib
-import http.client
-import urllib.request
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jax.lax import Precision
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree, Shaped
 
-from fmd.data.cache import cache_dir, write_atomically
-from fmd.evaluation.torch_file import read_state_dict
+from fmd.types import Params
 
 SIZE = 299
 EPSILON = 1e-3  # of the batch normalisation
-CHECKSUM = "6726825d"  # the file's sha256 begins so
-FILE_NAME = f"pt_inception-2015-12-05-{CHECKSUM}.pth"
-URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
+
+Pixels = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # uint8 [B, H, W, 1 or 3]; others are refused
 
 
-def inception_features(
-    variables: Mapping[str, Any], images: jax.Array | np.ndarray
-) -> tuple[Float[Array, "B 2048"], Float[Array, "B 1008"]]:
+def inception_features(variables: Params, images: Pixels) -> tuple[Float[Array, "B 2048"], Float[Array, "B 1008"]]:
     """Features and logits of images with one or three channels, a pure function to be compiled.
 
     Args:
@@ -53,12 +41,15 @@ def inception_features(
         (the last average pool, logits with their bias), float32. The softmax of the original Inception score leaves the
         bias out: logits - variables["params"]["fc"]["bias"].
     """
-    outputs: Any = InceptionV3().apply(variables, preprocess(images))
-    return outputs
+    found: PyTree = InceptionV3().apply(variables, preprocess(images))
+    features, logits = found
+    return features, logits
 
 
-def preprocess(images: jax.Array | np.ndarray) -> Float[Array, "B 299 299 3"]:
-    """uint8 pixels u to the network's input: x = u / 255, resized to 299 x 299, then 2 x - 1; one channel thrice.
+def preprocess(images: Pixels) -> Float[Array, "B 299 299 3"]:
+    """The network's input of uint8 pixels u: u / 255 resized to 299 x 299, then 2 x - 1.
+
+    One channel is repeated thrice.
 
     Resizing is bilinear between pixel centres, without the low-pass filter ("antialias") that many libraries, JAX's own
     among them, add when images become smaller. Along an axis of n pixels, output pixel i reads the input at
@@ -81,14 +72,15 @@ def preprocess(images: jax.Array | np.ndarray) -> Float[Array, "B 299 299 3"]:
     return jnp.repeat(x, 3 // images.shape[-1], axis=-1)
 
 
-def _resize(x: jax.Array, axis: int) -> jax.Array:
+def _resize(x: Float[Array, "B H W C"], axis: int) -> Float[Array, "B P Q C"]:
     size = x.shape[axis]
     scale = float(np.float32(size / SIZE))
     source = np.maximum(scale * (np.arange(SIZE) + 0.5) - 0.5, 0.0).astype(np.float32)
     first = source.astype(np.int32)
     second = np.minimum(first + 1, size - 1)
     weight = (source - first.astype(np.float32)).reshape([SIZE if i == axis else 1 for i in range(x.ndim)])
-    return jnp.take(x, first, axis) * (1 - weight) + jnp.take(x, second, axis) * weight
+    resized: Array = jnp.take(x, first, axis) * (1 - weight) + jnp.take(x, second, axis) * weight
+    return resized
 
 
 class InceptionV3(nn.Module):
@@ -175,9 +167,9 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """3x3 convolutions whose end is a row and a column side by side; `pool` is what differs between the two blocks."""
+    """3x3 convolutions whose end is a row and a column side by side; the two blocks differ in `pool`."""
 
-    pool: Callable[[jax.Array], jax.Array]
+    pool: Callable[[Array], Array]
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W 2048"]:
@@ -190,124 +182,35 @@ class BlockE(nn.Module):
 
 
 def _conv(
-    x: jax.Array, name: str, width: int, kernel: tuple[int, int] = (1, 1), stride: int = 1, padding: str = "SAME"
-) -> jax.Array:
+    x: Array, name: str, width: int, kernel: tuple[int, int] = (1, 1), stride: int = 1, padding: str = "SAME"
+) -> Array:
     """Convolution and ReLU in the module that is running; with a stride only where the kernel fits."""
     padding = "VALID" if stride > 1 else padding
     return nn.relu(nn.Conv(width, kernel, stride, padding, precision=Precision.HIGHEST, name=name)(x))
 
 
-def _average(x: jax.Array) -> jax.Array:
-    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+def _average(x: Array) -> Array:
+    pooled: Array = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+    return pooled
 
 
-def _maximum(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), padding="SAME")
+def _maximum(x: Array) -> Array:
+    pooled: Array = nn.max_pool(x, (3, 3), padding="SAME")
+    return pooled
 
 
-def _halve(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), (2, 2))
+def _halve(x: Array) -> Array:
+    pooled: Array = nn.max_pool(x, (3, 3), (2, 2))
+    return pooled
 
 
-def _join(*branches: jax.Array) -> jax.Array:
+def _join(*branches: Array) -> Array:
     return jnp.concatenate(branches, axis=-1)
 
 
-def load_variables(path: str | Path) -> dict[str, Any]:
-    """The published file as variables of `InceptionV3`, on JAX's default device.
-
-    Raises OSError for a file that cannot be opened, ValueError for one that does not hold exactly this network.
-    """
-    state = read_state_dict(path)
-    state = {name: array for name, array in state.items() if not name.endswith(".num_batches_tracked")}
-
-    def take(name: str, *shape: int) -> np.ndarray:
-        if name not in state:
-            raise ValueError(f"{path} has no parameter {name}; give the file {FILE_NAME}")
-        array = state.pop(name)
-        if array.shape != shape or array.dtype != np.float32:
-            raise ValueError(
-                f"{path}: {name} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}; "
-                f"give the file {FILE_NAME}"
-            )
-        return array.astype(np.float64)
-
-    params = {}
-    for module, shape in _kernel_shapes().items():
-        kernel, bias = (_dense if len(shape) == 2 else _convolution)(take, ".".join(module), shape)
-        params[*module, "kernel"] = jnp.asarray(kernel, jnp.float32)
-        params[*module, "bias"] = jnp.asarray(bias, jnp.float32)
-    if state:
-        raise ValueError(f"{path}: {next(iter(state))} is no parameter of this network; give the file {FILE_NAME}")
-    return {"params": unflatten_dict(params)}
-
-
-Take = Callable[..., np.ndarray]  # (parameter's name, its shape) -> float64
-
-
-def _dense(take: Take, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    inside, outside = shape
-    return take(f"{name}.weight", outside, inside).T, take(f"{name}.bias", outside)
-
-
-def _convolution(take: Take, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """gamma (w * x - mean) / sqrt(variance + eps) + beta as one kernel and bias."""
-    height, width, inside, outside = shape
-    kernel = take(f"{name}.conv.weight", outside, inside, height, width).transpose(2, 3, 1, 0)
-    gamma, beta = take(f"{name}.bn.weight", outside), take(f"{name}.bn.bias", outside)
-    mean, variance = take(f"{name}.bn.running_mean", outside), take(f"{name}.bn.running_var", outside)
-    factor = gamma / np.sqrt(variance + EPSILON)
-    return kernel * factor, beta - mean * factor
-
-
 @functools.cache
-def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
+def kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
     """The path of each module with parameters -> the shape of its kernel."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     params = jax.eval_shape(InceptionV3().init, jax.random.key(0), image)["params"]
     return {path[:-1]: leaf.shape for path, leaf in flatten_dict(params).items() if path[-1] == "kernel"}
-
-
-def find_weights() -> Path:
-    """The published file in the user's data cache; fetched (96 MB) where it is not there yet.
-
-    Raises ValueError for a file there with another checksum, RuntimeError where it cannot be fetched or written.
-    """
-    path = cache_dir() / "inception" / FILE_NAME
-    if path.is_file():
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(CHECKSUM):
-            raise ValueError(
-                f"{path} has a sha256 that begins with {found[:8]}, not {CHECKSUM}: it is damaged or another file; "
-                f"remove it to have it fetched again"
-            )
-        return path
-    logging.info("fetching the Inception weights from %s", URL)
-    try:
-        write_atomically(path, _download)
-    except (OSError, ValueError) as error:
-        raise RuntimeError(
-            f"the Inception weights could not be fetched ({error}); put the file into {path.parent}: "
-            f"it is published at {URL}, its sha256 begins with {CHECKSUM}"
-        ) from error
-    return path
-
-
-def _download(file: BinaryIO, timeout: float = 8.0) -> None:
-    """Copies URL to `file` piece by piece; ValueError for another file than the published one."""
-    from tqdm import tqdm
-
-    digest = hashlib.sha256()
-    try:
-        with urllib.request.urlopen(URL, timeout=timeout) as response:
-            total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, desc=FILE_NAME, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-                while piece := response.read(2**20):
-                    digest.update(piece)
-                    file.write(piece)
-                    bar.update(len(piece))
-    except http.client.HTTPException as error:
-        raise OSError(f"the download broke off ({error})") from error
-    if not digest.hexdigest().startswith(CHECKSUM):
-        raise ValueError(f"what came has a sha256 that begins with {digest.hexdigest()[:8]}, or the download broke off")

@@ -1,0 +1,103 @@
+"""A pool of samples that survives a kill: each chunk is kept on disk as soon as it is drawn.
+
+The noise of sample i is a function of (seed, i) alone. Pools of different weights, solvers or averages start from the
+same noise, and a smaller pool is the beginning of a larger one.
+"""
+
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+from tqdm.auto import tqdm
+
+from fmd.blocks import as_plain
+from fmd.config import Settings
+from fmd.data import Split
+from fmd.data.dataset import matching_conditions
+from fmd.files import atomic_path, digest
+from fmd.randomness import stream
+from fmd.sampling.sampler import Sampler
+
+CHUNK = 500
+
+
+class Pool(NamedTuple):
+    """Samples, the labels that were asked for, and their cost.
+
+    `evaluations` counts calls of the network on one example, both halves of guidance; `seconds` include compilation.
+    """
+
+    images: UInt8[np.ndarray, "N H W C"]
+    labels: Int32[np.ndarray, " N"]
+    evaluations: Int32[np.ndarray, " N"]
+    success: Bool[np.ndarray, " N"]
+    seconds: float
+
+
+def draw(
+    sampler: Sampler,
+    split: Split,
+    labels: Int32[np.ndarray, " N"],
+    settings: Settings,
+    *,
+    seed: int,
+    folder: Path,
+    quiet: bool,
+    chunk: int = CHUNK,
+) -> Pool:
+    """Draws a sample for each label, or goes on with those that `folder` already holds.
+
+    Args:
+        sampler: the model.
+        split: real images. A model that is told more than a label is told what goes with an image of that label.
+        labels: of the samples.
+        settings: how to sample.
+        seed: of the noise.
+        folder: where the chunks are kept, in a sub-folder named after everything that decides the samples.
+        quiet: without a progress bar.
+        chunk: samples that are kept together.
+    """
+    y = matching_conditions(split, labels)
+    kept, base = folder / _name(sampler, settings, seed, chunk), stream(seed, "eval")
+    chunks = []
+    with tqdm(total=len(labels), unit="image", desc="sampling", disable=quiet) as bar:
+        for number, first in enumerate(range(0, len(labels), chunk)):
+            part = jax.tree.map(lambda a, first=first: a[first : first + chunk], y)
+            path = kept / f"{number:06d}-{digest(_bytes(part))[:16]}.npz"
+            columns = _read(path)
+            if columns is None:
+                started = time.perf_counter()
+                drawn = sampler.sample(part, jax.random.fold_in(base, number), settings, batch_size=chunk)
+                columns = {**drawn._asdict(), "seconds": np.array(time.perf_counter() - started)}
+                with atomic_path(path, overwrite=True) as temporary:
+                    np.savez(temporary, **columns)  # type: ignore[arg-type]  # none of them is called allow_pickle
+            chunks.append(columns)
+            bar.update(len(columns["images"]))
+    joined = {key: np.concatenate([c[key] for c in chunks]) for key in ("images", "evaluations", "success")}
+    return Pool(labels=labels, seconds=float(sum(c["seconds"] for c in chunks)), **joined)
+
+
+def _name(sampler: Sampler, settings: Settings, seed: int, chunk: int) -> str:
+    """A digest of the weights, of the config that turns them into images, of the settings and the seed."""
+    config = as_plain(sampler.info.config)
+    said = [config["model"], config["method"], config["path"], as_plain(settings), seed, chunk]
+    return digest([json.dumps(said, sort_keys=True).encode(), *_bytes(sampler.params)])[:24]
+
+
+def _bytes(tree: object) -> Iterator[bytes]:
+    return (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """A chunk kept before; None where there is none, or a damaged one, which is then drawn again."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
