@@ -38,10 +38,10 @@ SAME = {"optimizer.name": "adam", "sample.solver": "midpoint", "sample.steps": 1
 VARIANTS = ("eager", "channels_last", "compile")
 
 
-def order_for(task: str, case: str, tree: Path) -> dict[str, Any]:
+def order_for(task: str, case: str, tree: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """What jax_worker.py is told, for the config of a source tree."""
     chosen = CASES[case]
-    overrides = SAME | chosen.get("overrides", {})
+    overrides = SAME | chosen.get("overrides", {}) | (overrides or {})
     return {"task": task, "config": str(tree / chosen["config"]), "overrides": overrides}
 
 
@@ -53,11 +53,15 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--seconds", type=float, default=30, help="time to measure, per variant")
     parser.add_argument("--calls", type=int, default=5, help="calls of one variant before it is the next one's turn")
+    parser.add_argument("--count", type=int, default=64, help="images to sample per call")
+    parser.add_argument("--train_images", type=int, default=2048, help="images to train on, on the device")
+    parser.add_argument("--overrides", type=json.loads, default={}, help='more keys of the config: {"a.b": value}')
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     args = parser.parse_args()
 
     facts = machine()
-    order = order_for(args.task, args.case, ROOT)
+    order = order_for(args.task, args.case, ROOT, args.overrides)
+    order |= {"count": args.count, "train_images": args.train_images}
     workers = {"fmd": Worker([sys.executable, str(HERE / "jax_worker.py"), json.dumps(order)])}
     told = workers["fmd"].facts
     for variant in args.variants:
@@ -87,7 +91,7 @@ def main() -> None:
                 f"{number['best_images_per_second']:.1f}",
                 f"{number['fmd_is_faster_by']:.2f}",
                 f"{number['prepare_seconds']:.1f}",
-                f"{number['peak_resident_bytes'] / 2**20:.0f}",
+                f"{(number['peak_device_bytes'] or number['peak_resident_bytes']) / 2**20:.0f}",
                 f"{number['of_peak']:.0%}" if "of_peak" in number else "",
             ]
         )

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,19 @@ from typing import Any
 
 HERE = Path(__file__).parent
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `python -m fmd.main` sets for itself on a CPU
+PEAK_BFLOAT16 = {  # dense multiplications and additions per second by JAX's name of the device, from the makers' pages
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA L4": 121e12,
+    "TPU v4": 275e12,
+    "TPU v5": 459e12,
+    "TPU v5 lite": 197e12,
+    "TPU v6 lite": 918e12,
+}
 
 
 class Worker:
@@ -44,8 +58,14 @@ class Worker:
         return json.loads(line)
 
 
-def serve(prepare: Callable[[], tuple[Callable[[], Any], dict[str, Any]]]) -> None:
-    """The other side of a Worker. `prepare` returns what to do, which must wait for its result, and facts to report."""
+def serve(
+    prepare: Callable[[], tuple[Callable[[], Any], dict[str, Any]]], closing: Callable[[], dict[str, Any]] = dict
+) -> None:
+    """The other side of a Worker.
+
+    `prepare` returns what to do, which must wait for its result, and facts to report; `closing` returns more of them
+    at the end.
+    """
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers on stdout
 
     def answer(**values: Any) -> None:
@@ -64,7 +84,7 @@ def serve(prepare: Callable[[], tuple[Callable[[], Any], dict[str, Any]]]) -> No
             act()
             seconds.append(time.perf_counter() - started)
         answer(seconds=seconds)
-    answer(peak_resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    answer(peak_resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **closing())
 
 
 def time_in_turn(workers: Mapping[str, Worker], seconds: float, calls: int = 5) -> None:
@@ -104,7 +124,9 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the working tree, with a mark where it was changed since."""
+    """The commit of the working tree, with a mark where it was changed since; nothing where git is not at hand."""
+    if shutil.which("git") is None:
+        return ""
     told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
     return told.stdout.strip()
 

@@ -19,7 +19,6 @@ from bench import HERE, machine, save, table
 from jax_worker import SHAPES, bare_step, random_dataset, resolve
 from start import CONFIGS
 
-from fmd.sampling.program import choose
 from fmd.sampling.sampler import Sampler
 from fmd.training import trainer
 
@@ -29,11 +28,11 @@ SAMPLES = 64
 def programs(run: trainer.Run) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The jitted functions with arguments for them."""
     step, resident, feed = bare_step(run)
-    sampler = Sampler(run.model, run.weights, run.facts, run.layout)
-    settings = choose(run.facts)
-    labels, weight = np.arange(SAMPLES, dtype=np.int32) % 10, np.float32(settings.rule["weight"])
-    inputs = (sampler.params, jax.random.key(0), np.arange(SAMPLES, dtype=np.int32), labels, weight)
-    return {"training step": (step, (run.state, resident, feed)), "sampler": (sampler._program(settings), inputs)}
+    sampler = Sampler(run.model, run.weights, run.info, run.layout)
+    labels, weight = np.arange(SAMPLES, dtype=np.int32) % 10, np.float32(sampler.settings.weight)
+    inputs = (sampler.params, None, jax.random.key(0), weight, np.arange(SAMPLES, dtype=np.int32), labels)
+    program = sampler.program(sampler.settings)
+    return {"training step": (step, (run.state, resident, feed)), "sampler": (program, inputs)}
 
 
 def stages(program: Any, arguments: tuple[Any, ...]) -> dict[str, float]:

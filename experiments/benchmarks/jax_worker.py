@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/jax_worker.py '{"task": "train", "config": "configs/digits.py", "overrides": {}}'
 
-Tasks: "train" is the step that the trainer runs, with all that it computes for its log; "sample" draws 64 images by
-the config's guided sampler with weights that have not been trained. The images are random numbers: they cost the same.
+Tasks: "train" is the step that the trainer runs, with all that it computes for its log; "sample" draws "count" images
+by the config's guided sampler with weights that have not been trained. The "train_images" are random numbers: they cost
+the same.
 """
 
 import json
@@ -18,18 +19,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bench import serve
+from bench import PEAK_BFLOAT16, serve
 
 from fmd import config as configs
-from fmd import config_files
+from fmd import devices
 from fmd.data import ImageDataset, Split
 from fmd.sampling.sampler import Sampler
-from fmd.training import setup, trainer
+from fmd.training import feed as feeds
+from fmd.training import trainer
 from fmd.training.step import train_steps
-from fmd.utils import distributed
 
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "tfds": (32, 32, 3)}
-PEAK_BFLOAT16 = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}  # dense, by the maker
 
 
 def random_dataset(shape: tuple[int, int, int], count: int) -> ImageDataset:
@@ -40,10 +40,10 @@ def random_dataset(shape: tuple[int, int, int], count: int) -> ImageDataset:
 
 
 def resolve(order: dict[str, Any]) -> configs.Config:
-    raw = config_files.load_file(order["config"])
+    raw = configs.load_file(order["config"])
     if jax.default_backend() == "cpu":
-        raw = config_files.apply_on_cpu(raw)
-    return configs.resolve(config_files.override(raw, [(k, str(v)) for k, v in order.get("overrides", {}).items()]))
+        raw = configs.apply_on_cpu(raw)
+    return configs.resolve(configs.override(raw, [(k, str(v)) for k, v in order.get("overrides", {}).items()]))
 
 
 def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
@@ -52,7 +52,7 @@ def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
     dataset = random_dataset(shape, order.get("train_images", 2048))
     with tempfile.TemporaryDirectory() as folder:
         run = trainer.start(config, Path(folder), dataset)
-    act, facts = {"train": prepare_train, "sample": prepare_sample}[order["task"]](run)
+    act, facts = prepare_train(run) if order["task"] == "train" else prepare_sample(run, order.get("count", 64))
     facts |= {
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
@@ -61,13 +61,13 @@ def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         "peak_flops": PEAK_BFLOAT16.get(jax.devices()[0].device_kind) or measured_peak(),
         "settings": {
             "shape": shape,
-            "model": config.model,
+            "model": configs.plain(config.model),
             "batch": config.train.batch_size,
             "learning_rate": config.optimizer.learning_rate,
             "clip_norm": config.optimizer.clip_norm,
             "decay": config.ema.decays[0],
             "label_dropout": config.train.label_dropout,
-            "weight": config.sample.guidance["weight"],
+            "weight": config.sample.weight,
             "steps": config.sample.steps,
         },
     }
@@ -77,8 +77,8 @@ def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
 def bare_step(run: trainer.Run) -> tuple[Callable[..., Any], Any, Any]:
     """(the jitted step as the trainer makes it, its resident data, the feed of the first dispatch)."""
     step = partial(train_steps, recipe=run.recipe, axis_name=run.layout.axis_name)
-    program = distributed.compile_step(step, run.layout, run.shardings)
-    feed = distributed.place_feed(run.layout, next(setup.feed(run.config, run.dataset, 0)))
+    program = devices.compile_step(step, run.layout, run.shardings)
+    feed = devices.place_feed(run.layout, next(feeds.feed(run.config, run.dataset, 0)))
     return program, trainer.resident_arrays(run), feed
 
 
@@ -101,8 +101,8 @@ def prepare_train(run: trainer.Run) -> tuple[Callable[[], Any], dict[str, Any]]:
     return act, facts
 
 
-def prepare_sample(run: trainer.Run, count: int = 64) -> tuple[Callable[[], Any], dict[str, Any]]:
-    sampler = Sampler(run.model, run.weights, run.facts, run.layout)
+def prepare_sample(run: trainer.Run, count: int) -> tuple[Callable[[], Any], dict[str, Any]]:
+    sampler = Sampler(run.model, run.weights, run.info, run.layout)
     labels, key = np.arange(count) % 10, jax.random.key(0)
     return lambda: sampler(labels, key), {"images": count}
 
@@ -120,5 +120,11 @@ def measured_peak(size: int = 3072) -> float:
     return 2 * size**3 / min(seconds)
 
 
+def device_memory() -> dict[str, Any]:
+    """The most bytes in use at once on the first device; none where the backend does not tell."""
+    told = jax.devices()[0].memory_stats() or {}
+    return {"peak_device_bytes": told.get("peak_bytes_in_use")}
+
+
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(lambda: prepare(json.loads(sys.argv[1])), device_memory)

@@ -34,7 +34,7 @@ from flow_matching.utils import ModelWrapper
 from torchcfm import conditional_flow_matching as cfm
 from torchcfm.optimal_transport import OTPlanSampler
 
-from fmd.math import couplings, paths, schedules
+from fmd.math import couplings, fields, paths, schedules
 
 jax.config.update("jax_enable_x64", True)
 SHAPE = (64, 3, 8, 8)
@@ -113,7 +113,7 @@ def changes_of_schedule(dtype):
         moment = dtype(t[0])
         model = ScheduleTransformedModel(Toy(), old_scheduler, new_scheduler)
         theirs = model(x=torch.from_numpy(x0), t=torch.tensor(moment))
-        field = paths.change_schedule(lambda t, x, args=None: jnp.tanh(x) + t.astype(x.dtype), old, new)
+        field = fields.change_schedule(lambda t, x, args=None: jnp.tanh(x) + t.astype(x.dtype), old, new)
         yield f"linear to {name}: changed velocity", difference(field(moment, jnp.asarray(x0)), theirs)
 
 

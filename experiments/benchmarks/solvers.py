@@ -17,10 +17,10 @@ import numpy as np
 from bench import HERE, machine, save, table
 from jax_worker import resolve
 
-from fmd.math import guidance
+from fmd.devices import cpu_compiler_options
+from fmd.math import fields, guidance
 from fmd.math.simulators import solve_ode
 from fmd.models.registry import build_model
-from fmd.utils.compile import cpu_compiler_options
 
 STEPS, COUNT = 20, 64
 
@@ -41,7 +41,7 @@ def main() -> None:
 
     def guided(params):
         velocity = lambda x, t, y: model.apply(params, x, jnp.broadcast_to(t, (len(x),)), y)  # noqa: E731
-        return guidance.guided_field(velocity, 10, guidance.get("cfg", weight=2.0))
+        return fields.guided_field(velocity, 10, guidance.get("cfg", weight=2.0))
 
     def with_diffrax(params, x0):
         return solve_ode(guided(params), x0, args=labels, solver="heun", steps=STEPS, end_epsilon=0.0).x

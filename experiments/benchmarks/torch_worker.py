@@ -100,5 +100,10 @@ def sample(predict: Callable[..., Tensor], settings: dict[str, Any], count: int)
     return act
 
 
+def device_memory() -> dict[str, Any]:
+    """The most bytes in use at once on the GPU; none on a CPU."""
+    return {"peak_device_bytes": torch.cuda.max_memory_allocated() if DEVICE == "cuda" else None}
+
+
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(lambda: prepare(json.loads(sys.argv[1])), device_memory)

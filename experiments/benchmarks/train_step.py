@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import optax
 from bench import machine, save
 
+from fmd.devices import cpu_compiler_options
 from fmd.models.registry import build_model
-from fmd.utils.compile import cpu_compiler_options
 
 MNIST = {"patch_size": 2, "base_channels": 48, "num_res_blocks": 1, "embedding_dim": 192}
 
@@ -63,7 +63,7 @@ class FlaxGroupNorm(nn.Module):
 
 
 def with_flax_group_norm() -> AbstractContextManager:
-    return mock.patch.multiple("fmd.models.unet_blocks", GroupNorm=FlaxGroupNorm)
+    return mock.patch.multiple("fmd.models.unet", GroupNorm=FlaxGroupNorm)
 
 
 GROUPS = {

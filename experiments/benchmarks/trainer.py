@@ -17,10 +17,9 @@ import jax
 from bench import HERE, machine, save, table
 from jax_worker import bare_step, resolve
 
-from fmd import data, modes
+from fmd import cli, commands, data
 from fmd.training import trainer
 from fmd.training.callbacks import Callback
-from fmd.utils import process
 
 
 class Clock(Callback):
@@ -36,7 +35,7 @@ def whole(config) -> tuple[float, float]:
     """(seconds per step of the trainer, of these what evaluation, grids and checkpoints took)."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        run = modes.train_config(config, Path(folder) / "run", [clock])
+        run = commands.train_config(config, Path(folder) / "run", [clock])
         seconds = time.perf_counter() - clock.started
     steps = run.step - clock.first
     beside = sum(spent for what, spent in run.seconds.items() if what != "compilation")
@@ -68,7 +67,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     args = parser.parse_args()
     facts = machine()
-    process.use_compilation_cache()
+    cli.use_compilation_cache()
     order = {"config": str(HERE.parent.parent / "configs" / "mnist_cfg_strong.py")}
     every = resolve(order).log.eval_every
     config = resolve(order | {"overrides": {"train.num_steps": every}})
