@@ -4,36 +4,40 @@ import json
 
 import jax
 import numpy as np
-import toys
 
-from fmd.checkpoints.facts import write_facts
 from fmd.checkpoints.store import Store
-from fmd.models.registry import build_model
-from fmd.training import setup
+from fmd.files import write_json
+from fmd.run_info import FILE
+from fmd.sampling.sampler import model_of
+from fmd.training import recipe as recipes
+from tests.helpers import toys
 
-UNET = {"name": "unet", "base_channels": 8, "channel_multipliers": [1], "num_res_blocks": 1, "embedding_dim": 16}
+UNET = toys.UNET
 STEP = 8  # of 12
 
 
-def make_facts(classes=toys.CLASSES, **overrides):
-    """The facts of a run of UNET; its config imports nothing, so that it loads without the tests."""
+def make_info(**overrides):
+    """What a run of UNET stores about itself; its config imports nothing, so that it loads without the tests.
+
+    `num_classes` and `conditions` may be given, and blocks of the config.
+    """
+    told = {key: overrides.pop(key) for key in ("num_classes", "conditions") if key in overrides}
     config = toys.config(**{"imports": [], "model": UNET, **overrides})
-    return {**setup.make_facts(config, toys.dataset()), "num_classes": classes}
+    return recipes.make_info(config, toys.dataset()).replace(**told)
 
 
-def make_params(classes=toys.CLASSES, model=UNET):
+def make_params(info):
     """Weights that are nowhere zero: an image depends on each of them."""
-    model = build_model(model["name"], {**model, "num_classes": classes})
-    x, t, y = np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x, t, y)["params"]
+    model = model_of(info)
+    shapes = jax.eval_shape(lambda: recipes.init_params(model, jax.random.key(0), info.image_shape, info.conditions))
     random = np.random.default_rng(3)
     return jax.tree.map(lambda leaf: random.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
 
 
-def write_run(folder, facts, params):
+def write_run(folder, info, params):
     """A workdir with one checkpoint; the second average is half of the first."""
-    write_facts(folder, facts)
-    averages = {name: params for name in facts["averages"]}
+    write_json(folder / FILE, info.to_json())
+    averages = {name: params for name in info.averages}
     averages["decay1"] = jax.tree.map(lambda leaf: leaf / 2, params)
     store = Store(folder / "checkpoints")
     store.save(STEP, ema=averages, train={"step": np.int32(STEP)})

@@ -17,15 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmd import config as configs
+from fmd import devices
 from fmd.data import ImageDataset, Split, register_source
 from fmd.models.registry import register_model
-from fmd.training import setup
+from fmd.training import feed as feeds
+from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
 from fmd.training.state import create_state
 from fmd.training.step import train_steps
-from fmd.utils import distributed
 
 CLASSES = 4
+UNET = {"name": "unet", "base_channels": 8, "channel_multipliers": [1], "num_res_blocks": 1, "embedding_dim": 16}
 _starts = {}  # states at step 0 on the host, so that labs of the same network need not draw it again
 
 
@@ -59,7 +61,7 @@ def dataset(size: int = 96) -> ImageDataset:
 def settings(**overrides):
     """A short run of the toy as a plain dictionary; overrides are blocks, e.g. train={"num_steps": 3}."""
     base = {
-        "imports": ["toys"],
+        "imports": ["tests.helpers.toys"],
         "data": {"source": "toy"},
         "model": {"name": "toy"},
         "path": {"times": {"name": "uniform", "stratified": True}},
@@ -83,32 +85,33 @@ def config(**overrides):
 
 def layout(mode, count, fsdp=1):
     """The first `count` of the host devices, as `config.parallel` would use them."""
-    return distributed.make_layout(mode, fsdp=fsdp, devices=jax.devices()[:count])
+    return devices.make_layout(mode, fsdp=fsdp, devices=jax.devices()[:count])
 
 
 class Lab:
     """One config on one layout, compiled: `lab.run(3)` returns the state and the last report after three steps."""
 
-    def __init__(self, config, layout, data=None):
+    def __init__(self, config, layout, data=None, smallest=devices.SMALLEST_SHARDED):
         self.config, self.layout, self.data = config, layout, data or dataset()
-        self.model = setup.make_model(config, self.data.image_shape, self.data.num_classes)
-        self.recipe = setup.make_recipe(config, self.model, layout)
+        told = self.data.image_shape, self.data.conditions
+        self.model = recipes.make_model(config, told[0], self.data.num_classes, told[1])
+        self.recipe = recipes.make_recipe(config, self.model, *told, layout)
         self.abstract = jax.eval_shape(self.init)
-        self.shardings = distributed.state_shardings(layout, self.abstract)
+        self.shardings = devices.state_shardings(layout, self.abstract, smallest)
         step = partial(train_steps, recipe=self.recipe, axis_name=layout.axis_name)
-        self.program = distributed.compile_step(step, layout, self.shardings)
-        self.resident = distributed.replicate(
-            layout, {"images": self.data.train.images, "labels": self.data.train.labels}
-        )
+        self.program = devices.compile_step(step, layout, self.shardings)
+        self.resident = devices.replicate(layout, {"x": self.data.train.images, "y": self.data.train.y})
 
     def init(self):
-        example = jnp.zeros((1, *self.data.image_shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-        params = self.model.init(jax.random.key(0), *example)["params"]
-        return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages))
+        params = recipes.init_params(self.model, jax.random.key(0), self.data.image_shape, self.data.conditions)
+        logs = getattr(self.recipe.method, "logs", ())
+        return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages), logs)
 
     def start(self):
         """The state at step 0, in buffers of its own."""
-        key = repr((self.config.model, self.config.optimizer, self.config.ema, self.data.image_shape))
+        key = repr(
+            (self.config.model, self.config.method, self.config.optimizer, self.config.ema, self.data.image_shape)
+        )
         if key not in _starts:
             _starts[key] = jax.device_get(jax.jit(self.init)())
         # A computation, because device_put may alias the host's memory, and the state is donated.
@@ -121,8 +124,8 @@ class Lab:
         )
 
     def feed(self, start=0):
-        for feed in setup.feed(self.config, self.data, start):
-            yield distributed.place_feed(self.layout, feed)
+        for feed in feeds.feed(self.config, self.data, start):
+            yield devices.place_feed(self.layout, feed)
 
     def run(self, steps, state=None):
         state = self.start() if state is None else state
@@ -150,7 +153,7 @@ class SignalAt(Callback):
 def write_config(folder: Path, **overrides) -> Path:
     path = folder / "toy.py"
     values = settings(**overrides)
-    values["log"] = {**values["log"], "callbacks": ["toys:SignalAt"]}
+    values["log"] = {**values["log"], "callbacks": ["tests.helpers.toys:SignalAt"]}
     path.write_text(
         f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({values!r})\n"
     )
@@ -165,7 +168,7 @@ def environment(devices=1, **values) -> dict[str, str]:
 
 def start_fmd(*arguments, devices=1, **values) -> subprocess.Popen:
     """Starts the command line in a process of its own."""
-    env = environment(devices, **{"PYTHONPATH": str(Path(__file__).parent), **values})
+    env = environment(devices, **{"PYTHONPATH": str(Path(__file__).parents[2]), **values})
     command = [sys.executable, "-m", "fmd.main", *map(str, arguments)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

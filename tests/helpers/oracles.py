@@ -119,6 +119,56 @@ def gaussian_divergence(mixture, schedule, t):
     return np.sum((a * da * values + s * ds) / (a * a * values + s * s))
 
 
+def average_velocity(growth, x, t, r, mean=0.0):
+    """U(x, t, r) = m + (k - 1)/(r - t) (x - t m) of the flow X = r m + k (x - t m), k = growth(t, r), [B, d].
+
+    At r = t it is the velocity, m + dk/dr (x - t m).
+    """
+    k, slope = jax.jvp(lambda r: growth(t, r), (r,), (jnp.ones_like(r),))
+    rate = jnp.where(r == t, slope, (k - 1) / jnp.where(r == t, 1.0, r - t))
+    return mean + rate[:, None] * (x - t[:, None] * mean)
+
+
+def spread(std, t):
+    """Standard deviation of x_t on the linear path to N(m, std^2)."""
+    return jnp.sqrt(t**2 * std**2 + (1 - t) ** 2)
+
+
+def gaussian_growth(std):
+    """growth(t, r) of the linear path to N(m, std^2): S_r / S_t."""
+    return lambda t, r: spread(std, r) / spread(std, t)
+
+
+def guided_growth(cond, null, weight):
+    """growth(t, r) of the guided linear path, label N(0, cond^2), null label N(0, null^2)."""
+    one, other = gaussian_growth(cond), gaussian_growth(null)
+    return lambda t, r: one(t, r) ** weight * other(t, r) ** (1 - weight)
+
+
+def mixture_flow(mixture, t, r, x):
+    """The flow map of a one-dimensional mixture on the linear path, [B, 1]: it keeps the distribution function.
+
+    The root is found by bisection; one Newton step gives it its derivatives.
+    """
+    weights, means, stds = (jnp.asarray(v).reshape(1, -1) for v in (*mixture[:2], np.sqrt(mixture.covariances)))
+
+    def distribution(t, x):
+        t = t[:, None]
+        return (weights * jax.scipy.special.ndtr((x - t * means) / spread(stds, t))).sum(axis=1, keepdims=True)
+
+    target = distribution(t, x)
+
+    def halve(_, ends):
+        middle = (ends[0] + ends[1]) / 2
+        below = distribution(r, middle) < target
+        return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)
+
+    low, high = jax.lax.fori_loop(0, 60, halve, (jnp.full_like(x, -50.0), jnp.full_like(x, 50.0)))
+    root = jax.lax.stop_gradient((low + high) / 2)
+    value, density = jax.jvp(lambda x: distribution(r, x), (root,), (jnp.ones_like(x),))
+    return root + (target - value) / jax.lax.stop_gradient(density)
+
+
 def golden_mixture():
     """The two-dimensional, three-component mixture of the reference values."""
     return Mixture(
