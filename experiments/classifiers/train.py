@@ -22,13 +22,13 @@ import optax
 from tqdm import tqdm
 
 from fmd import data
-from fmd.data.cache import write_atomically
 from fmd.data.order import batch_indices
-from fmd.evaluation import domain
-from fmd.models.unet_blocks import fold
-from fmd.training.losses import augment
-from fmd.utils.compile import cpu_compiler_options
-from fmd.utils.pixels import to_unit
+from fmd.devices import cpu_compiler_options
+from fmd.evaluation.features import domain
+from fmd.files import atomic_path, digest
+from fmd.math.pixels import to_unit
+from fmd.models.layers import fold
+from fmd.training.augment import mirror_and_move
 
 BATCH = 128
 LAYERS = {  # kind, width, and whether 2x2 pixels are folded into channels before
@@ -117,7 +117,7 @@ def main() -> None:
         mirror_key, shift_key, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
         mirror = jax.random.bernoulli(mirror_key, shape=(BATCH,)) & mirrored
         offset = jax.random.randint(shift_key, (BATCH, 2), -shift, shift + 1)
-        x = augment(to_unit(images[rows]), mirror, offset, margin=shift)
+        x = mirror_and_move(to_unit(images[rows]), mirror, offset, margin=shift)
 
         def loss_of(params):
             logits, changed = model.apply(
@@ -149,8 +149,9 @@ def main() -> None:
         name: float(np.mean(domain.classify(arrays, split.images) == split.labels))
         for name, split in (("train", dataset.train), ("test", dataset.test))
     }
-    write_atomically(out, lambda file: np.savez(file, **arrays))
-    facts = {"accuracy": accuracy, "epochs": args.epochs, "seed": args.seed, "sha256": domain.checksum(out)}
+    with atomic_path(out) as temporary:
+        np.savez(temporary, **arrays)
+    facts = {"accuracy": accuracy, "epochs": args.epochs, "seed": args.seed, "sha256": digest(out, "sha256")}
     facts |= {"seconds": round(time.perf_counter() - started), "jax": jax.__version__, "bytes": out.stat().st_size}
     print(json.dumps(facts, indent=2))
 

@@ -1,4 +1,4 @@
-"""Compares `fmd.evaluation.inception` with the network of PyPI `pytorch-fid` on the same weights and images.
+"""Compares `fmd.evaluation.features.inception` with the network of PyPI `pytorch-fid` on the same weights and images.
 
 PyTorch is no dependency of fmd; install it beside fmd and run:
 
@@ -40,8 +40,8 @@ import pytorch_fid.inception
 from hashed_weights import images as hashed_images
 from hashed_weights import parameter
 
-from fmd.evaluation import inception
-from fmd.evaluation.torch_file import read_state_dict
+from fmd.evaluation.features import inception, inception_weights
+from fmd.evaluation.features.torch_file import read_state_dict
 
 SHAPES = ((28, 28, 1), (32, 32, 3), (299, 299, 3), (512, 512, 3))
 BATCH = 4
@@ -102,8 +102,8 @@ def compare(weights):
     network, full, plain, state = networks(weights)
     with tempfile.TemporaryDirectory() as folder:
         paths = saved_and_read(state, pathlib.Path(folder))
-        variables = inception.load_variables(paths["zip"])
-        same = jax.tree.map(np.array_equal, variables, inception.load_variables(paths["legacy"]))
+        variables = inception_weights.load_variables(paths["zip"])
+        same = jax.tree.map(np.array_equal, variables, inception_weights.load_variables(paths["legacy"]))
         assert all(jax.tree.leaves(same)), "the two forms give other variables"
     apply = jax.jit(inception.InceptionV3().apply)  # apart from the resizing: compiled once for all sizes
     rows = {}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fmd import data
-from fmd.data.datasets import hold_out
-from fmd.utils.files import atomic_path
+from fmd.data.split import hold_out
+from fmd.files import atomic_path
 
 
 def main() -> None:
