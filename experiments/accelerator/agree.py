@@ -62,7 +62,7 @@ def main(stage: stages.Stage) -> None:
 
 
 def numbers(precision: str, overrides: dict[str, Any]) -> dict[str, np.ndarray]:
-    """What the small network computes with matrix products of a precision."""
+    """The numbers of the small network with matrix products of a precision."""
     with jax.default_matmul_precision(precision):
         return programs.small_numbers(**overrides)
 

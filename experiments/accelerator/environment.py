@@ -86,7 +86,7 @@ def installed(package: str) -> str | None:
 
 
 def driver() -> str | None:
-    """What nvidia-smi says of the card, its driver, clocks and power; None without it."""
+    """The words of nvidia-smi on the card, its driver, clocks and power; None without it."""
     if shutil.which("nvidia-smi") is None:
         return None
     asked = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.limit,temperature.gpu"

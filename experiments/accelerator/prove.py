@@ -1,4 +1,4 @@
-"""What fmd does on this machine's accelerator, in one command: right, fast, and able to learn. See README.md.
+"""Proof of fmd on this machine's accelerator, in one command: right, fast, and able to learn. See README.md.
 
     python experiments/accelerator/prove.py --out=OUT --mnist=FOLDER --cifar10=ARCHIVE
     python experiments/accelerator/prove.py --out=OUT --stages=speed,digits --budget=420
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 class Results:
-    """What there is so far, always on disk; with that of earlier commands for other stages."""
+    """The findings so far, always on disk, beside those of earlier commands for other stages."""
 
     def __init__(self, file: Path, *, tiny: bool) -> None:
         self._file, self._lock = file, threading.Lock()
@@ -134,7 +134,7 @@ def run(order: dict[str, Any], results: Results, log: Path) -> None:
 
 
 def environment(order: dict[str, Any]) -> dict[str, str]:
-    """What every process of a stage is told."""
+    """The environment of every process of a stage."""
     work = Path(order["work"])
     paths = [str(ROOT), str(HERE), str(HERE.parent / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     told = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}

@@ -87,7 +87,7 @@ def finish(trials: list[Trial]) -> dict[str, Path | None]:
 
 
 def compare(a: Path, b: Path) -> dict[str, Any]:
-    """Whether two runs have the same averaged weights and the same log, and what the weights differ by."""
+    """The comparison of two runs: are weights and logs the same, and by what do the weights differ."""
     ours, theirs = (programs.averaged_weights(workdir) for workdir in (a, b))
     logs = [(workdir / "metrics.jsonl").read_bytes() for workdir in (a, b)]
     return {

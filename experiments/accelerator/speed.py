@@ -134,7 +134,7 @@ def compare(
 
 
 def donated(facts: dict[str, Any]) -> bool:
-    """Whether a step writes its new state over the old one."""
+    """True where a step writes its new state over the old one."""
     return facts["aliased_bytes"] >= facts["state_bytes"] and not facts["donation_warnings"]
 
 

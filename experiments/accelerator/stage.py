@@ -1,4 +1,4 @@
-"""What every stage of prove.py shares: its order, its findings, its commands and the time it has left.
+"""The parts that every stage of prove.py shares: its order, its findings, its commands and the time it has left.
 
 A stage is a file with a function `main(stage)` and, at its end, `if __name__ == "__main__": run(main)`. It is started
 as `python NAME.py ORDER`, where ORDER is a line of JSON from prove.py: the name, the folders `work` and `out`, the
@@ -31,7 +31,7 @@ class Stage:
 
     @property
     def tiny(self) -> bool:
-        """Whether this is the rehearsal."""
+        """True in the rehearsal."""
         return self.order["tiny"]
 
     @property
@@ -45,7 +45,7 @@ class Stage:
         return Path(self.order["out"])
 
     def known(self, name: str) -> dict[str, Any]:
-        """What another stage or part has left in the folder `work`; nothing where it has not run."""
+        """The files that another stage or part has left in the folder `work`; nothing where it has not run."""
         file = self.work / f"{name}.json"
         return json.loads(file.read_text()) if file.exists() else {}
 

@@ -17,7 +17,7 @@ STEP = 8  # of 12
 
 
 def make_info(**overrides):
-    """What a run of UNET stores about itself; its config imports nothing, so that it loads without the tests.
+    """The info of a run of UNET; its config imports nothing, so that it loads without the tests.
 
     `num_classes` and `conditions` may be given, and blocks of the config.
     """

@@ -1,4 +1,4 @@
-"""What the tests of evaluation share: a model that was not trained, and features whose values are known.
+"""Shared by the tests of evaluation: a model that was not trained, and features whose values are known.
 
 The toy's images have a shade per class. The features "quarters" are the means of the four quarters of an image; their
 logits say how near their mean is to the shade of each class.
@@ -50,7 +50,7 @@ def as_many():
 
 @dataclass(frozen=True)
 class Named:
-    """What `Fieldless` draws: a type of its own."""
+    """The draw of `Fieldless`: a type of its own."""
 
     x0: jax.Array
     x1: jax.Array
@@ -90,7 +90,7 @@ FIELDLESS = {
 
 
 def make_info(dataset=None, **overrides):
-    """What a run of the toy stores about itself at step 8."""
+    """The info of a run of the toy at step 8."""
     sample = {"solver": "euler", "steps": 2, "guidance": {"name": "cfg", "weight": 2.0}}
     config = toys.config(**{"sample": sample, **overrides})
     return recipes.make_info(config, dataset or toys.dataset()).replace(step=8, average="decay0")

@@ -1,4 +1,4 @@
-"""What the tests of solvers share."""
+"""Shared by the tests of solvers."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""What the tests of training share: a small network, 96 images of noise, and a lab to step in.
+"""Shared by the tests of training: a small network, 96 images of noise, and a lab to step in.
 
 The network compiles in a second. Its output convolution does not start at zero, so every parameter gets a gradient.
 As a module of `config.imports` it also serves runs in a process of their own (`write_config`, `run_fmd`).
