@@ -27,6 +27,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from absl import logging  # noqa: E402
 
 # Tracing makes many objects and few cycles: the collector's usual thresholds cost a tenth of the time.
 gc.set_threshold(100_000, 20, 100)
@@ -44,6 +45,14 @@ def own_data_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMD_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_verbosity():
+    """Commands change what is logged for the whole process; the next test logs as if none had run."""
+    level = logging.get_absl_logger().level
+    yield
+    logging.get_absl_logger().setLevel(level)
 
 
 @pytest.fixture(scope="module")

@@ -172,7 +172,7 @@ def test_the_kind_of_condition_must_be_right():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"style": {"size": 2}}, "condition 'style' names no kind; known: .*label, vector"),
+        ({"style": {"size": 2}}, "condition 'style' names no kind; known: .*\\blabel\\b.*\\bvector\\b"),
         ({"style": {"kind": "vectr", "size": 2}}, "unknown kind of condition 'vectr'; did you mean 'vector'?"),
         ({"style": {"kind": "vector", "sise": 2}}, "no parameter 'sise'; did you mean 'size'?"),
         ({"style": {"kind": "vector"}}, "kind of condition 'vector' needs the parameter size"),
