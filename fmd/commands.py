@@ -24,7 +24,7 @@ from fmd.pictures.grids import image_grid, save_png
 from fmd.randomness import key
 from fmd.registry import import_modules
 from fmd.sampling import sampler as samplers
-from fmd.training import callbacks, trainer
+from fmd.training import callbacks, origin, trainer
 from fmd.training.callbacks.progress import Progress
 from fmd.training.callbacks.report import HtmlReport
 from fmd.training.lines import Line
@@ -66,7 +66,14 @@ def resolve_for_this_machine(file_config: Plain, overrides: Overrides) -> Config
 
 
 def train_config(config: Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> Run:
-    """Trains a resolved config with the usual callbacks; `extra` ones come before the checkpoint."""
+    """Trains a resolved config with the usual callbacks; `extra` ones come before the checkpoint.
+
+    A run that comes first, `config.first`, is trained first.
+    """
+    if config.first is not None:
+        before = train_config(origin.first_config(config), expand(workdir) / origin.FIRST, extra)
+        if not before.finished:
+            return before
     import_modules(config.imports)
     dataset = load_data(config)
 

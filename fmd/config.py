@@ -176,6 +176,10 @@ class Config(Checked):
     seed: Annotated[int, Between(0, 2**31, open_high=True)] = 0
     imports: tuple[str, ...] = ()  # modules to import first, where your own parts register
     on_cpu: dict | None = None  # type: ignore[type-arg]  # overrides for a machine without an accelerator
+    first: dict | None = None  # type: ignore[type-arg]  # overrides for a run before this one, in WORKDIR/first
+    init_from: str | None = None  # a run or an export to begin with the weights of; None: those of `first`, if any
+    init_share: Share = 0.5  # of the parameters that must fit, or the run is refused
+    teacher: str | None = None  # the run or export that a method learns from; None: the one that the run began with
     data: Data = field(default_factory=Data)
     model: Block = Block("unet")
     method: Block = Block("flow_matching")  # what is drawn, regressed and sampled: see fmd.methods
@@ -194,6 +198,7 @@ class Config(Checked):
         intervals = ("train.num_steps", "checkpoint.every", "log.every", "log.eval_every")
         for key in (*intervals, "log.quality_every", "log.samples_every"):
             self.need(self.at(key) % stride == 0, key, f"a multiple of config.train.steps_per_dispatch = {stride}")
+        self.need(self.first is None or self.init_from is None, "init_from", "None beside config.first: choose one")
         self.need(self.sample.times is None, "sample.times", "None in a config: times are asked for in each call")
 
 

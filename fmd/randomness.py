@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fmd.types import Index, TypedKey
 
@@ -65,6 +65,7 @@ class ExampleRng:
     index: Index
     batch_size: int
     axis_name: str | None = None
+    step: Int[Array, ""] | int = 0
 
     def key(self, name: str) -> TypedKey:
         return self.key_of(name)
@@ -86,7 +87,7 @@ class ExampleRng:
 
 def step_rng(seed: int, step: Array, index: Index, batch_size: int, axis_name: str | None = None) -> ExampleRng:
     """The random numbers of a training step."""
-    return ExampleRng(lambda name: jax.random.fold_in(stream(seed, name), step), index, batch_size, axis_name)
+    return ExampleRng(lambda name: jax.random.fold_in(stream(seed, name), step), index, batch_size, axis_name, step)
 
 
 def request_rng(key: TypedKey, index: Index, batch_size: int) -> ExampleRng:

@@ -83,6 +83,11 @@ class Rng(Protocol):
         """Of the global batch."""
         ...
 
+    @property
+    def step(self) -> Int[Array, ""] | int:
+        """Of the training, from 0."""
+        ...
+
     def key(self, name: str) -> TypedKey:
         """The key of one use, the same on every device."""
         ...

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from fmd.blocks import Plain
 from fmd.data import ImageDataset
 from fmd.devices import Layout
-from fmd.evaluation import classes, features
+from fmd.evaluation import background, classes, features
 from fmd.evaluation.copies import copies
 from fmd.evaluation.features import Extractor
 from fmd.evaluation.metrics import frechet_distance, kernel_distance, moments, neighbourhoods
@@ -44,7 +44,7 @@ def measure(
         figures["class_score"] = classes.score(logits)
     if knows_classes(logits, dataset):
         figures |= classes.accuracy(logits, labels)
-    return figures | copies(images, dataset)
+    return figures | background.measure(images, dataset.test.images) | copies(images, dataset)
 
 
 def knows_classes(logits: Logits | None, dataset: ImageDataset) -> TypeGuard[Logits]:

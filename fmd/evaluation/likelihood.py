@@ -12,7 +12,6 @@ each number of an image, in every evaluation. The formulas are in `fmd.math.like
 
 import math
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,30 +21,16 @@ from jaxtyping import Array, Float
 from fmd.data import Split, batch_indices
 from fmd.devices import cpu_compiler_options, map_batches
 from fmd.math.likelihood import bits_per_dim, dequantise, log_likelihood
-from fmd.math.schedules import Schedule
 from fmd.methods.flow_matching import END_EPSILON
+from fmd.methods.method import Flow
 from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork
 from fmd.randomness import example_keys, stream
 from fmd.sampling.sampler import Sampler
-from fmd.types import Condition, Field, Images, Index, Network, Params, Pixels, TypedKey
+from fmd.types import Condition, Images, Index, Params, Pixels, TypedKey
 
 BATCH = 100
 TOLERANCE = 1e-4
-
-
-@runtime_checkable
-class Flow(Protocol):
-    """A method with a velocity field, and so with a density."""
-
-    @property
-    def schedule(self) -> Schedule:
-        """Of the path; its `prior_std` is that of the noise."""
-        ...
-
-    def field(self, network: Network) -> Field:
-        """The velocity field(t, x, y) without guidance."""
-        ...
 
 
 def flow_of(sampler: Sampler) -> Flow:

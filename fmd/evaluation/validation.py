@@ -32,8 +32,8 @@ def make_validation(
 ) -> Callable[[Params], dict[str, float]]:
     """A function from parameters to {"validation_loss"}: the mean over examples and pixels.
 
-    Further figures that the loss of the method reports are there as "validation_NAME". A method with a teacher is
-    taught by the same parameters.
+    Further figures that the loss of the method reports are there as "validation_NAME". A method that learns from
+    its average is taught by the same parameters, one with a frozen teacher is judged as it is without (`validated`).
 
     Args:
         model: the network.
@@ -44,6 +44,7 @@ def make_validation(
         batch_size: images per call of the compiled program.
     """
     method = methods.from_config(info.config)
+    method = getattr(method, "validated", method)
     count = min(examples, len(split))
     chosen = split.take(batch_indices(0, 0, count, len(split)))
     index = np.arange(count, dtype=np.int32)

@@ -35,7 +35,14 @@ def jump(average: Average, x: Images, t: Scalars, r: Scalars) -> Images:
 
 
 def mean_flow(
-    average: Average, v: Images, x: Images, t: Scalars, r: Scalars, *, tangent: Images | None = None
+    average: Average,
+    v: Images,
+    x: Images,
+    t: Scalars,
+    r: Scalars,
+    *,
+    tangent: Images | None = None,
+    share: Scalars | None = None,
 ) -> tuple[Images, Images]:
     """(U(x, t, r), its target v + (r - t) dU/dt), both [B, ...], from one `jax.jvp`; the target has no gradient.
 
@@ -43,12 +50,14 @@ def mean_flow(
              the paper trains three quarters of a batch so
     tangent  velocity along which dU/dt is taken, v by default. Improved MeanFlow gives a prediction of the marginal
              velocity, such as U(x, t, t): then only v makes the target noisy
+    share    of the derivative in the target, 1 by default; below 1 while training warms up (2410.11081)
     """
     t, r = as_float(t), as_float(r, "r")
     along = v if tangent is None else tangent
     tangents = (along.astype(x.dtype), jnp.ones_like(t), jnp.zeros_like(r))
     predicted, rate = jax.jvp(average, (x, t, r), tangents)
-    target = weighted_sum(x.dtype, (jnp.ones_like(t), v), (r - t, rate))
+    length = r - t if share is None else (r - t) * as_float(share, "share")
+    target = weighted_sum(x.dtype, (jnp.ones_like(t), v), (length, rate))
     return predicted, jax.lax.stop_gradient(target)
 
 

@@ -7,6 +7,7 @@ is `predict(x, t, y)`, a network's order, t [B] and y a condition: labels [B] or
     from_model         the same as a field
     guided_field       two predictions combined by a rule of `fmd.math.guidance`, in one network call
     autoguided_field   the same of two networks
+    clip_data          a velocity whose data prediction lies in the range of pixels
     change_schedule    a field that follows another schedule than the one trained along
     stochastic         drift and noise of the equation that has the marginals of the flow
 
@@ -84,6 +85,22 @@ def from_model(predict: Predict, schedule: Schedule, prediction: str = "velocity
     """The velocity field of a network predict(x [B, ...], t [B], args); see `as_velocity`."""
     velocity = as_velocity(predict, schedule, prediction, edge=edge)
     return lambda t, x, args=None: velocity(x, t, args)
+
+
+def clip_data(
+    schedule: Schedule, v: Images, x: Images, t: Scalars, *, low: float = -1.0, high: float = 1.0, edge: float = 0.01
+) -> Images:
+    """The velocity v [B, ...] with its data prediction clipped to [low, high] (2205.11487, section 2.3).
+
+    Posterior means of pixels lie in their range. Where the data hold the end of the range exactly, as a black
+    background does, a network need only predict that or less. The conversion is done no closer than `edge` to an end
+    where the velocity does not tell the data.
+    """
+    rows = times_of_rows(t, x)
+    data = convert(schedule, x, rows, v, source="velocity", target="data")
+    of_v = schedule.at(rows).data_v
+    per_velocity = 1.0 / jnp.where(jnp.abs(of_v) < edge, edge, of_v)
+    return weighted_sum(x.dtype, (jnp.ones_like(of_v), v), (per_velocity, jnp.clip(data, low, high) - data))
 
 
 def guided_field(predict: Predict, null: int | Callable[[Condition], Condition], combine: Guidance) -> Field:

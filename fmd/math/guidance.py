@@ -36,7 +36,7 @@ carries from step to step: `solve_ode(..., memory=rule.init(x0))`.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import jax
@@ -98,6 +98,18 @@ class Guidance:
         arguments = (v_null.astype(wide), v_cond.astype(wide), x, t)
         v, memory = self.rule(memory, *arguments) if self.init else (self.rule(*arguments), memory)
         return v.astype(v_cond.dtype), memory
+
+    def then(self, change: Callable[[Images, Images, Scalars], Images]) -> "Guidance":
+        """This rule, its guided velocity changed by change(v, x, t)."""
+
+        def rule(*arguments: PyTree) -> PyTree:
+            *_, x, t = arguments
+            if self.init is None:
+                return change(self.rule(*arguments), x, t)
+            v, memory = self.rule(*arguments)
+            return change(v, x, t), memory
+
+        return replace(self, rule=rule)
 
 
 RULES: Registry[Guidance] = Registry("guidance", makes=Guidance)

@@ -8,6 +8,7 @@ A share of the conditions is not told, so that one network learns the conditiona
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -33,7 +34,12 @@ Velocity = Callable[[Images, Times, Condition], Images]
 @register("flow_matching")
 @dataclass(frozen=True)
 class FlowMatching:
-    """The method; `error` and `weighting` say how the difference from the target becomes a loss."""
+    """The method; `error` and `weighting` say how the difference from the target becomes a loss.
+
+    `clip_data` is for images that are black or white in large parts: an overshoot of the predicted image beyond a pixel
+    that lies at the end of its range is no error, and fields clip that prediction. A background then comes out as
+    black as it is, not in the greys of the network's error.
+    """
 
     schedule: Schedule = schedules.get("linear")
     times: TimeSampler = times.get("uniform")
@@ -42,6 +48,7 @@ class FlowMatching:
     error: Literal["squared", "pseudo_huber"] = "squared"
     weighting: Literal["prediction", "velocity"] = "prediction"
     label_dropout: float = 0.1
+    clip_data: bool = False
 
     second_time = False
     needs_teacher = False
@@ -69,7 +76,11 @@ class FlowMatching:
             "data": lambda: drawn.x1,
             "noise": lambda: drawn.x0,
         }
-        error = network(x_t, drawn.t, network.drop(drawn.y, drawn.untold)) - targets[self.prediction]()
+        predicted = network(x_t, drawn.t, network.drop(drawn.y, drawn.untold))
+        error = predicted - targets[self.prediction]()
+        if self.clip_data:
+            data = paths.convert(self.schedule, x_t, drawn.t, predicted, source=self.prediction, target="data")
+            error = without_overshoot(error, data, drawn.x1)
         squared = jnp.mean(error**2, axis=tuple(range(1, error.ndim)))
         if self.weighting == "velocity":
             squared = squared * velocity_weight(self.schedule, drawn.t, self.prediction)
@@ -79,7 +90,12 @@ class FlowMatching:
 
     def field(self, network: Network) -> Field:
         """The velocity field(t, x, y) of the network, without guidance."""
-        return fields.from_model(network, self.schedule, self.prediction)
+        return as_field(self.velocity(network))
+
+    def velocity(self, network: Network) -> Velocity:
+        """The velocity(x, t, y) of the network."""
+        velocity = fields.as_velocity(network, self.schedule, self.prediction)
+        return clipped(velocity, self.schedule) if self.clip_data else velocity
 
     def sample(
         self,
@@ -92,11 +108,8 @@ class FlowMatching:
         weak: Network | None = None,
     ) -> Solution:
         """Solves the guided equation from noise x0 [B, ...]."""
-        strong, weaker = (
-            None if n is None else fields.as_velocity(n, self.schedule, self.prediction) for n in (network, weak)
-        )
-        assert strong is not None
-        return solve(self, network, strong, x0, y, settings, rng=rng, weak=weaker)
+        weaker = None if weak is None else self.velocity(weak)
+        return solve(self, network, self.velocity(network), x0, y, settings, rng=rng, weak=weaker)
 
     def check(self, settings: Settings) -> None:
         """Raises ValueError for settings that cannot be sampled with."""
@@ -110,6 +123,22 @@ def draw_pair(rng: Rng, x1: Images, y: Condition, t: Times, coupling: Coupling, 
         labels = y.get("label") if isinstance(y, dict) else y
         x0 = rng.whole_batch(lambda *batch: coupling(rng.key("coupling"), *batch)[0], x0, x1, labels)
     return Drawn(x0, x1, y, t, rng.uniform("label_dropout") < label_dropout)
+
+
+def without_overshoot(error: Images, data: Images, x1: Images) -> Images:
+    """The error [B, ...], zero where the predicted data lie beyond a pixel of x1 at the end of [-1, 1]."""
+    beyond = ((x1 <= -1) & (data < -1)) | ((x1 >= 1) & (data > 1))
+    return jnp.where(beyond, 0.0, error)
+
+
+def clipped(velocity: Velocity, schedule: Schedule) -> Velocity:
+    """The velocity with its data prediction inside [-1, 1]."""
+    return lambda x, t, y: fields.clip_data(schedule, velocity(x, t, y), x, t)
+
+
+def as_field(velocity: Velocity) -> Field:
+    """velocity(x, t, y) as a field(t, x, y) of a solver."""
+    return lambda t, x, args=None: velocity(x, t, args)
 
 
 def velocity_weight(schedule: Schedule, t: Float[Array, " B"], prediction: str) -> Float[Array, " B"]:
@@ -129,7 +158,10 @@ def velocity_weight(schedule: Schedule, t: Float[Array, " B"], prediction: str) 
 
 @runtime_checkable
 class OnPath(Protocol):
-    """A method along a path: the schedule that it is trained along, and how noise and images are paired."""
+    """A method along a path: the schedule that it is trained along, and how noise and images are paired.
+
+    Where it has a true `clip_data`, the guided data prediction is clipped, too.
+    """
 
     @property
     def schedule(self) -> Schedule: ...
@@ -161,6 +193,8 @@ def solve(
     """
     trained, along = method.schedule, schedule_of(settings, method.schedule)
     rule = rule_of(settings, trained)
+    if getattr(method, "clip_data", False):
+        rule = rule.then(partial(fields.clip_data, trained))
     y = network.drop(y, jnp.zeros(x0.shape[:1], bool))  # so that told and untold have one structure
     field = (
         fields.guided_field(velocity, network.drop, rule)

@@ -4,24 +4,27 @@
 
 The second identity is the target; its derivative along the path is one `jax.jvp`. At r = t it is flow matching, so the
 same network also solves the flow. The tangent is the velocity of the pair, or that of the network itself
-(arXiv 2512.02012), or of its average, which makes the target quieter.
+(arXiv 2512.02012), or of its average, which makes the target quieter. A frozen teacher can give tangent and target:
+then the target has no noise at all, and the teacher's guidance is learned with it.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmd.config import Settings
-from fmd.math import couplings, few_step, fields, grids, paths, schedules, times
+from fmd.math import couplings, few_step, fields, grids, guidance, paths, schedules, times
 from fmd.math.couplings import Coupling
+from fmd.math.guidance import Guidance
 from fmd.math.schedules import Schedule
 from fmd.math.simulators import Solution
 from fmd.math.times import TimeSampler
 from fmd.methods import flow_matching, register
 from fmd.methods.method import Drawn, Loss
+from fmd.registry import Between
 from fmd.types import Condition, Field, Images, Network, Rng, Times
 
 JUMP = "jump"  # the solver of `Settings` that takes steps of the average velocity
@@ -32,7 +35,9 @@ JUMP = "jump"  # the solver of `Settings` that takes steps of the average veloci
 class MeanFlow:
     """The method; `equal` is the share of rows with r = t, `ends` that of the others which go from t = 0 to r = 1.
 
-    `power` and `c` weigh an example's squared error e, a mean over pixels, by 1 / (e + c)^power.
+    `power` and `c` weigh an example's squared error e, a mean over pixels, by 1 / (e + c)^power. `tangent` and `target`
+    say whose velocity is v in the derivative and in the target; "teacher" is a frozen model, under the rule `guidance`.
+    The derivative counts fully from step `warmup` on, before in proportion.
     """
 
     schedule: Schedule = schedules.get("linear")
@@ -43,19 +48,36 @@ class MeanFlow:
     ends: float = 0.0
     power: float = 1.0
     c: float = 1e-3
-    tangent: Literal["pair", "network", "average"] = "pair"
+    tangent: Literal["pair", "network", "average", "teacher"] = "pair"
+    target: Literal["pair", "teacher"] = "pair"
+    guidance: Guidance = guidance.get("cfg")
+    warmup: Annotated[int, Between(0)] = 0
 
     second_time = True
     logs = ("squared_error",)
 
     def __post_init__(self) -> None:
+        if self.target == "teacher" and self.tangent == "average":
+            raise ValueError(
+                "method 'mean_flow': target 'teacher' with tangent 'average' asks for two teachers; take the tangent "
+                "from the teacher, the network or the pair"
+            )
         for name in ("equal", "ends", "label_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"method 'mean_flow': {name} = {getattr(self, name)}; it must be a share in [0, 1]")
 
     @property
     def needs_teacher(self) -> bool:
-        return self.tangent == "average"
+        return self.tangent == "average" or self.frozen_teacher
+
+    @property
+    def frozen_teacher(self) -> bool:
+        return "teacher" in (self.tangent, self.target)
+
+    @property
+    def validated(self) -> "MeanFlow":
+        """The method without a frozen teacher, whose loss compares runs with and without one."""
+        return replace(self, tangent="pair", target="pair") if self.frozen_teacher else self
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
         """A pair and two times t <= r for each image."""
@@ -66,20 +88,29 @@ class MeanFlow:
         t, r = jnp.minimum(first, second), jnp.maximum(first, second)
         t, r = jnp.where(ends, 0.0, t), jnp.where(ends, 1.0, r)
         t, r = jnp.where(equal, first, t), jnp.where(equal, first, r)
-        return flow_matching.draw_pair(rng, x1, y, t, self.coupling, self.label_dropout)._replace(r=r)
+        drawn = flow_matching.draw_pair(rng, x1, y, t, self.coupling, self.label_dropout)
+        warm = jnp.minimum(1.0, (rng.step + 1) / self.warmup) if self.warmup else 1.0
+        return drawn._replace(r=r, derivative=jnp.broadcast_to(jnp.float32(warm), t.shape))
 
     def loss(self, network: Network, drawn: Drawn, teacher: Network | None = None) -> Loss:
         """The weighed squared error of U from its target, [B] float32; `squared_error` without the weight."""
         assert drawn.r is not None
         y = network.drop(drawn.y, drawn.untold)
-        x_t, v = (f(self.schedule, drawn.x0, drawn.x1, drawn.t) for f in (paths.interpolate, paths.velocity))
-        tangent = v
-        if self.tangent != "pair":
-            asked = network if self.tangent == "network" else teacher
-            assert asked is not None
-            tangent = jax.lax.stop_gradient(asked(x_t, drawn.t, y, drawn.t))
+        x_t, pair = (f(self.schedule, drawn.x0, drawn.x1, drawn.t) for f in (paths.interpolate, paths.velocity))
+        velocities = {"pair": lambda: pair, "network": lambda: network(x_t, drawn.t, y, drawn.t)}
+        if teacher is not None:
+            guided = fields.guided_field(teacher, teacher.drop, self.guidance)
+            velocities["average"] = lambda: teacher(x_t, drawn.t, y, drawn.t)
+            velocities["teacher"] = lambda: guided(drawn.t, x_t, y)
+        asked = {name: jax.lax.stop_gradient(velocities[name]()) for name in dict.fromkeys((self.tangent, self.target))}
         predicted, target = few_step.mean_flow(
-            lambda x, t, r: network(x, t, y, r), v, x_t, drawn.t, drawn.r, tangent=tangent
+            lambda x, t, r: network(x, t, y, r),
+            asked[self.target],
+            x_t,
+            drawn.t,
+            drawn.r,
+            tangent=asked[self.tangent],
+            share=drawn.derivative,
         )
         return weighed(predicted - target, drawn.t, self.power, self.c)
 

@@ -13,7 +13,9 @@ their names are those of `SHARED`), registered by name:
         def sample(self, network, x0, y, settings): ...
 
 A method may also have `check(settings)`, which refuses settings before anything is computed, `logs`, the names of the
-figures that its loss reports, and `field(network)`, the velocity field behind it, where likelihoods are defined.
+figures that its loss reports, `field(network)`, the velocity field behind it, where likelihoods are defined,
+`frozen_teacher`, True where its teacher is the velocity of the model that `config.teacher` names, and `validated`, the
+method whose loss is the validation loss.
 """
 
 from collections.abc import Mapping
@@ -22,12 +24,16 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Array, Float, PyTree
 
 from fmd.config import Settings
+from fmd.math.schedules import Schedule
 from fmd.math.simulators import Solution
-from fmd.types import Condition, Images, Mask, Network, Rng, Times
+from fmd.types import Condition, Field, Images, Mask, Network, Rng, Times
 
 
 class Drawn(NamedTuple):
-    """The draw of most methods: a pair, its time, whose condition is not told. All leaves are [B, ...]."""
+    """The draw of most methods: a pair, its time, whose condition is not told. All leaves are [B, ...].
+
+    `r` is the second time of methods that have one, `derivative` the share of a derivative along the path in a target.
+    """
 
     x0: Images
     x1: Images
@@ -35,6 +41,7 @@ class Drawn(NamedTuple):
     t: Times
     untold: Mask
     r: Times | None = None
+    derivative: Times | None = None
 
 
 class Loss(NamedTuple):
@@ -46,11 +53,25 @@ class Loss(NamedTuple):
 
 
 @runtime_checkable
+class Flow(Protocol):
+    """A method with a velocity field, and so with a density."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """Of the path; its `prior_std` is that of the noise."""
+        ...
+
+    def field(self, network: Network) -> Field:
+        """The velocity field(t, x, y) without guidance."""
+        ...
+
+
+@runtime_checkable
 class Method(Protocol):
     """How to train a network and how to draw with it; see the module's text."""
 
     second_time: bool  # the network is told r, too
-    needs_teacher: bool  # `loss` asks the averaged network
+    needs_teacher: bool  # `loss` asks a teacher: the averaged network, or a frozen one
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> PyTree:
         """All that is random in a step, a pytree whose leaves are [B, ...]."""

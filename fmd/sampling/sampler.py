@@ -224,13 +224,18 @@ def load(
             not to be trusted.
     """
     params, info = load_weights(path, average or which)
-    strange = [name for name in info.config.imports if name not in sys.modules]
-    if strange and not trust:
+    if not trust:
+        refuse_imports(path, info)
+    return Sampler.from_info(info, params=params, layout=layout)
+
+
+def refuse_imports(path: str | Path, info: RunInfo) -> None:
+    """Raises ValueError where the info in a folder names modules that are not imported already."""
+    if strange := [name for name in info.config.imports if name not in sys.modules]:
         raise ValueError(
             f"{path} asks to import {', '.join(strange)}, which runs the code of whoever made it; if you trust it, "
             f"give trust=True (--trust on the command line), or import it yourself first"
         )
-    return Sampler.from_info(info, params=params, layout=layout)
 
 
 def model_of(info: RunInfo) -> Model:

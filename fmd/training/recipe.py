@@ -14,6 +14,7 @@ from fmd.models.registry import build_model
 from fmd.run_info import RunInfo
 from fmd.training import averages, optimizers
 from fmd.training.augment import Augment
+from fmd.training.origin import Teacher
 from fmd.training.step import Recipe
 from fmd.types import Params
 
@@ -48,6 +49,7 @@ def make_recipe(
     image_shape: tuple[int, int, int],
     told: Plain | None = None,
     layout: Layout | None = None,
+    teacher: Teacher | None = None,
 ) -> Recipe:
     """Everything that stays the same during a run, for the devices of `layout` (default: one).
 
@@ -74,6 +76,7 @@ def make_recipe(
         log_every=config.log.every,
         num_classes=model.num_classes,
         conditions=told,
+        frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
         stochastic=draws_random_numbers(model, image_shape, told, method.second_time),
         accumulation=config.train.grad_accumulation,

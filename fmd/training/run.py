@@ -14,6 +14,7 @@ from fmd.devices import Layout
 from fmd.models.contract import Model
 from fmd.run_info import RunInfo
 from fmd.training.lines import JsonLines, Line
+from fmd.training.origin import Teacher
 from fmd.training.state import TrainState
 from fmd.training.step import Recipe, Report
 from fmd.types import Params
@@ -33,6 +34,7 @@ class Run:
     shardings: PyTree  # of the state
     store: Store
     state: TrainState  # the next step reuses its memory: copy what you keep
+    teacher: Teacher | None = None  # the frozen one of some methods
     step: int = 0
     last_report: Report | None = None  # of the last dispatch; still on the device
     figures: Line = field(default_factory=dict)  # of the last evaluation, with its "step"

@@ -5,9 +5,9 @@ index of the example in the global batch), so the devices that share a batch dra
 Under `pmap` (`axis_name` given) the step averages over devices itself, in one collective; on a mesh the compiler does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -25,7 +25,7 @@ from fmd.randomness import example_keys, step_rng
 from fmd.training import averages
 from fmd.training.augment import Augment
 from fmd.training.state import TIME_BINS, TrainState, Window, empty_window
-from fmd.types import Images, Params, TypedKey
+from fmd.types import Images, Network, Params, TypedKey
 
 
 class Batch(flax.struct.PyTreeNode):
@@ -59,13 +59,19 @@ class Recipe:
     num_classes: int
     conditions: Plain | None = None
     augment: Augment = Augment()
+    frozen: Callable[[Params], Network] | None = None  # the frozen teacher of some methods, from its parameters
     stochastic: bool = False  # the model draws random numbers in training
     accumulation: int = 1
     skip_nonfinite: bool = False
 
 
 def train_step(
-    state: TrainState, batch: Batch, recipe: Recipe, *, axis_name: str | None = None
+    state: TrainState,
+    batch: Batch,
+    recipe: Recipe,
+    *,
+    teacher: Params | None = None,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, Report]:
     """One optimiser step: the next state, and the report.
 
@@ -73,13 +79,18 @@ def train_step(
         state: the state after `state.step` steps.
         batch: this device's part of the global batch (all of it under `jit`).
         recipe: everything that stays the same.
+        teacher: parameters of the frozen teacher, where the recipe has one.
         axis_name: the mapped axis under `pmap` or `shard_map`; None where the compiler parallelises.
     """
     rng = step_rng(recipe.seed, state.step, batch.index, recipe.batch_size, axis_name)
     drawn = recipe.method.draw(rng, recipe.augment(rng, to_unit(batch.x)), batch.y)
     params = state.params if axis_name is None else lax.pcast(state.params, axis_name, to="varying")
-    teacher = state.ema[next(iter(recipe.averages))] if recipe.method.needs_teacher else None
-    gradient, loss = _gradient(params, teacher, drawn, batch.index, rng.key("dropout"), recipe)
+    taught_by: Network | None = None
+    if recipe.frozen is not None:
+        taught_by = recipe.frozen(teacher)
+    elif recipe.method.needs_teacher:
+        taught_by = _network(recipe, state.ema[next(iter(recipe.averages))])
+    gradient, loss = _gradient(params, taught_by, drawn, batch.index, rng.key("dropout"), recipe)
 
     in_bin = jax.nn.one_hot(jnp.minimum(loss.t * TIME_BINS, TIME_BINS - 1).astype(jnp.int32), TIME_BINS)
     bin_loss = jnp.sum(jnp.where(in_bin > 0, loss.value[:, None], 0.0), axis=0)  # a matmul in TF32 would round it
@@ -100,23 +111,31 @@ def train_step(
 
 
 def train_steps(
-    state: TrainState, resident: PyTree, feed: dict[str, PyTree], recipe: Recipe, *, axis_name: str | None = None
+    state: TrainState,
+    resident: Mapping[str, PyTree],
+    feed: dict[str, PyTree],
+    recipe: Recipe,
+    *,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, Report]:
     """Several steps in one call: scans `train_step` over the leading axis of `feed`.
 
     Args:
         state: the state before.
-        resident: {"x", "y"} of the whole training set, or None for a streamed one.
+        resident: "x" and "y" of the whole training set, unless it is streamed; "teacher", the parameters of a frozen
+            one.
         feed: arrays [steps, batch, ...]: "index", the positions in the global batch, and "rows" of the resident set
             or "x" and "y" themselves.
         recipe, axis_name: as in `train_step`.
     """
 
+    teacher = resident.get("teacher")
+    whole = {key: value for key, value in resident.items() if key != "teacher"}
+
     def body(state: TrainState, part: dict[str, PyTree]) -> tuple[TrainState, Report]:
-        source = part
-        if resident is not None:
-            source = jax.tree.map(lambda whole: jnp.take(whole, part["rows"], axis=0), resident)
-        return train_step(state, Batch(source["x"], source["y"], part["index"]), recipe, axis_name=axis_name)
+        source = jax.tree.map(lambda array: jnp.take(array, part["rows"], axis=0), whole) if whole else part
+        batch = Batch(source["x"], source["y"], part["index"])
+        return train_step(state, batch, recipe, teacher=teacher, axis_name=axis_name)
 
     steps = len(feed["index"])
     if steps == 1:  # no loop around a single step: XLA compiles and runs it better without
@@ -125,19 +144,19 @@ def train_steps(
     return state, jax.tree.map(lambda x: x[-1], reports)
 
 
+def _network(recipe: Recipe, params: Params, **training: Any) -> ModelNetwork:
+    return ModelNetwork(recipe.apply, params, recipe.num_classes, recipe.conditions, **training)
+
+
 def _gradient(
-    params: Params, teacher: Params | None, drawn: PyTree, index: Array, dropout_key: TypedKey, recipe: Recipe
+    params: Params, teacher: Network | None, drawn: PyTree, index: Array, dropout_key: TypedKey, recipe: Recipe
 ) -> tuple[Params, Loss]:
     """The gradient of the mean loss and the loss of each example, in `recipe.accumulation` parts."""
-
-    def network(params: Params, keys: Array | None, train: bool) -> ModelNetwork:
-        return ModelNetwork(recipe.apply, params, recipe.num_classes, recipe.conditions, train, keys)
 
     def mean_loss(params: Params, part: tuple[PyTree, Array]) -> tuple[Array, Loss]:
         drawn, index = part
         keys = example_keys(dropout_key, index) if recipe.stochastic else None
-        averaged = None if teacher is None else network(teacher, None, train=False)
-        loss = recipe.method.loss(network(params, keys, train=True), drawn, averaged)
+        loss = recipe.method.loss(_network(recipe, params, train=True, dropout_keys=keys), drawn, teacher)
         return jnp.mean(loss.value), loss
 
     differentiate = jax.grad(mean_loss, has_aux=True)

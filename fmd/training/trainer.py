@@ -27,11 +27,13 @@ from fmd.models.parameter_table import parameter_table
 from fmd.randomness import check_switches, stream
 from fmd.run_info import RunInfo, read_run_info
 from fmd.training import feed as feeds
+from fmd.training import origin
 from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
 from fmd.training.run import Run
 from fmd.training.state import TrainState, create_state
 from fmd.training.step import train_steps
+from fmd.types import Params
 
 # Keys and blocks of the config that a resumed run may change: they do not affect its result. `on_nonfinite` is among
 # them because the message about a loss that is not finite tells users to change it.
@@ -85,10 +87,14 @@ def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Seque
     return run
 
 
-def resident_arrays(run: Run) -> PyTree:
-    """The training set {"x", "y"} on the devices, where it fits; else None."""
+def resident_arrays(run: Run) -> dict[str, PyTree]:
+    """What stays on the devices: the training set "x" and "y" where it fits, and the "teacher" where there is one."""
     split = feeds.resident_split(run.config, run.dataset)
-    return None if split is None else devices.replicate(run.layout, {"x": split.images, "y": split.y})
+    arrays = {} if split is None else {"x": split.images, "y": split.y}
+    if run.teacher is not None:
+        arrays["teacher"] = run.teacher.params
+    placed: dict[str, PyTree] = devices.replicate(run.layout, arrays)
+    return placed
 
 
 def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
@@ -98,12 +104,16 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
     told, shape = dataset.conditions, dataset.image_shape
     model = recipes.make_model(config, shape, dataset.num_classes, told)
-    recipe = recipes.make_recipe(config, model, shape, told, layout)
     info = recipes.make_info(config, dataset)
+    teacher = origin.teacher_of(config, workdir, info)
+    recipe = recipes.make_recipe(config, model, shape, told, layout, teacher)
     devices.on_main(lambda: claim(workdir, info))
 
-    def init() -> TrainState:
-        params = recipes.init_params(model, stream(config.seed, "init"), shape, told)
+    def init_params() -> Params:
+        return recipes.init_params(model, stream(config.seed, "init"), shape, told)
+
+    def init(params: Params | None = None) -> TrainState:
+        params = init_params() if params is None else params
         return create_state(params, recipe.optimizer, tuple(recipe.averages), getattr(recipe.method, "logs", ()))
 
     abstract = jax.eval_shape(init)
@@ -116,7 +126,11 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     )
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     restored = store.restore(ema=placed.ema, train=placed.replace(ema={}))
-    if restored is None:
+    source = origin.origin_of(config, workdir)
+    if restored is None and source is not None:
+        begun = origin.begin_with(source, config, jax.device_get(jax.jit(init_params)()))
+        state = jax.jit(init, out_shardings=shardings)(begun)
+    elif restored is None:
         state = jax.jit(init, out_shardings=shardings)()
     else:
         averages, rest = restored
@@ -135,6 +149,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
         shardings=shardings,
         store=store,
         state=state,
+        teacher=teacher,
         step=int(state.step),
     )
     devices.on_main(lambda: remove_later_grids(workdir, run.step))
@@ -147,7 +162,8 @@ def claim(workdir: Path, info: RunInfo) -> None:
     Raises ValueError when the folder holds something else, or a run with another config; names the differences.
     """
     if not (workdir / run_info.FILE).exists():
-        if strangers := sorted(p.name for p in workdir.iterdir() if not p.name.startswith(".")):
+        ours = {origin.FIRST} if info.config.first is not None else set()
+        if strangers := sorted(p.name for p in workdir.iterdir() if not p.name.startswith(".") and p.name not in ours):
             raise ValueError(f"{workdir} holds no fmd run but has {strangers[0]!r} in it; choose another --workdir")
     elif any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*")):
         before, now = read_run_info(workdir).to_json(), info.to_json()

@@ -143,3 +143,21 @@ def test_changed_schedule_reaches_the_same_sample():
     straight = solve(data.field(old), x0, solver="rk4", steps=100).x
     changed = solve(fields.change_schedule(data.field(old), old, new), x0, solver="rk4", steps=100).x
     np.testing.assert_allclose(changed, straight, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "vp"])
+def test_a_clipped_velocity_predicts_data_in_range_and_no_other_change(name):
+    schedule, t = schedules.get(name), jnp.array([0.2, 0.5, 0.9])
+    x = jax.random.normal(jax.random.key(0), (3, 40))
+    data = 2.0 * jax.random.normal(jax.random.key(1), (3, 40))
+    v = paths.convert(schedule, x, t, data, source="data", target="velocity")
+    clipped = fields.clip_data(schedule, v, x, t)
+    found = paths.convert(schedule, x, t, clipped, source="velocity", target="data")
+    np.testing.assert_allclose(found, jnp.clip(data, -1.0, 1.0), atol=1e-5)
+    inside = jnp.abs(data) < 1
+    np.testing.assert_array_equal(jnp.where(inside, clipped, 0.0), jnp.where(inside, v, 0.0))
+
+
+def test_the_clipped_velocity_is_finite_where_it_tells_no_data():
+    clipped = fields.clip_data(schedules.get("linear"), jnp.zeros((1, 2)), jnp.array([[0.5, -1.5]]), 1.0)
+    np.testing.assert_allclose(clipped, [[0.0, 50.0]], rtol=1e-6)

@@ -50,6 +50,53 @@ def test_a_perfect_network_has_the_loss_of_the_closed_form(t, r, tangent):
     np.testing.assert_array_equal(loss.value, loss.figures["squared_error"])
 
 
+@pytest.mark.parametrize(("t", "r"), [(0.2, 0.9), (0.0, 1.0), (0.6, 0.6)])
+def test_a_teacher_gives_targets_without_noise(t, r):
+    method = methods.get("mean_flow", tangent="teacher", target="teacher", power=0.0)
+    assert method.needs_teacher
+    loss = method.loss(Answering(exact), drawn(t, r, 1000), Answering(lambda x, t, y, r: exact(x, t, y, None)))
+    np.testing.assert_allclose(loss.value, 0.0, atol=1e-9)
+    assert (method.validated.tangent, method.validated.target) == ("pair", "pair")
+
+
+CONDITIONAL, UNTOLD, WEIGHT = 0.5, 1.2, 1.7
+
+
+def test_the_guidance_of_a_teacher_is_learned():
+    """Zero means: the jump of v_null + w (v_cond - v_null) is (S_c,r / S_c,t)^w (S_u,r / S_u,t)^(1 - w)."""
+
+    def width(t, std):
+        return jnp.sqrt(t**2 * std**2 + (1 - t) ** 2)
+
+    def teacher(x, t, y, r):
+        t, std = t.reshape(-1, 1, 1, 1), jnp.where(y == 4, UNTOLD, CONDITIONAL).reshape(-1, 1, 1, 1)
+        return (t * std**2 - (1 - t)) / width(t, std) ** 2 * x
+
+    def student(x, t, y, r):
+        t, r = (a.reshape(-1, 1, 1, 1) for a in (t, r))
+        ratio = lambda std: width(r, std) / width(t, std)  # noqa: E731
+        return (ratio(CONDITIONAL) ** WEIGHT * ratio(UNTOLD) ** (1 - WEIGHT) - 1) / (r - t) * x
+
+    method = methods.get(
+        "mean_flow", tangent="teacher", target="teacher", power=0.0, guidance={"name": "cfg", "weight": WEIGHT}
+    )
+    loss = method.loss(Answering(student), drawn(0.3, 0.8, 1000), Answering(teacher))
+    np.testing.assert_allclose(loss.value, 0.0, atol=1e-8)
+    plain = methods.get("mean_flow", tangent="teacher", target="teacher", power=0.0)
+    assert plain.loss(Answering(student), drawn(0.3, 0.8, 1000), Answering(teacher)).value.mean() > 1e-2
+
+
+def test_the_derivative_warms_up():
+    method = methods.get("mean_flow", warmup=8)
+    assert float(draw(method, 4).derivative[0]) == 0.5  # of the fourth step
+    at_rest = drawn(0.2, 0.9, 1000)
+    moved = at_rest._replace(derivative=jnp.zeros(1000))
+    x_t = 0.2 * at_rest.x1 + 0.8 * at_rest.x0
+    without = (exact(x_t, moved.t, None, moved.r) - (at_rest.x1 - at_rest.x0)) ** 2
+    loss = methods.get("mean_flow", power=0.0).loss(Answering(exact), moved)
+    np.testing.assert_allclose(loss.value, without[:, 0, 0, 0], rtol=1e-4)
+
+
 def test_long_steps_of_a_perfect_shortcut_network_cost_nothing():
     method, network = methods.get("shortcut"), Answering(exact)
     np.testing.assert_allclose(method.loss(network, drawn(0.25, 0.75, 1000), network).value, 0.0, atol=1e-10)
@@ -117,7 +164,9 @@ def test_shortcut_draws_steps_on_their_grids():
     ("name", "params", "message"),
     [
         ("mean_flow", {"equal": 1.5}, "a share in"),
-        ("mean_flow", {"tangent": "teacher"}, "one of pair, network, average"),
+        ("mean_flow", {"tangent": "teachers"}, "one of pair, network, average, teacher"),
+        ("mean_flow", {"target": "teacher", "tangent": "average"}, "asks for two teachers"),
+        ("mean_flow", {"warmup": -1}, "warmup = -1; it must be 0 or more"),
         ("mean_flow", {"predicton": "data"}, "has no parameter 'predicton'"),
         ("shortcut", {"finest": 12}, "a power of two"),
         ("shorctut", {}, "did you mean 'shortcut'"),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmd.config import Settings
 from fmd.math import paths, schedules, times
 from fmd.methods import Drawn
 from fmd.methods.flow_matching import FlowMatching, velocity_weight
@@ -100,3 +101,26 @@ def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away():
 def test_infinite_weights_are_refused_with_the_key_that_cures_them():
     with pytest.raises(ValueError, match=r"set config\.path\.times\.clip"):
         FlowMatching(prediction="data", weighting="velocity")
+
+
+def test_an_overshoot_of_a_pixel_at_the_end_of_its_range_is_no_error():
+    method, plain = FlowMatching(clip_data=True), FlowMatching()
+    x1 = jnp.array([-1.0, -1.0, 1.0, 1.0, 0.5]).reshape(5, 1, 1, 1)
+    data = jnp.array([-1.5, -0.9, 1.2, 0.8, 1.4]).reshape(5, 1, 1, 1)
+    t, x0 = jnp.full(5, 0.5), jnp.zeros((5, 1, 1, 1))
+    drawn = Drawn(x0, x1, jnp.zeros(5, jnp.int32), t, jnp.zeros(5, bool))
+    velocity = (data - 0.5 * x1) / 0.5  # that predicts these data at x_t = x1 / 2
+    free, full = (m.loss(constant(velocity), drawn).value for m in (method, plain))
+    np.testing.assert_allclose(full, ((data - x1) / 0.5).ravel() ** 2, rtol=1e-5)
+    np.testing.assert_allclose(free, [0.0, full[1], 0.0, full[3], full[4]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_clipped_background_is_black(clip, weight):
+    """Predictions beyond the range end at its end; without clipping each solver step takes them as they are."""
+    network = Answering(lambda x, t, y, r: (jnp.where(y[:, None] == 4, -1.3, -1.2) - x) / (1 - t[:, None]))
+    settings = Settings(steps=4).replace(weight=weight)
+    x0 = jax.random.normal(jax.random.key(0), (6, 3))
+    found = FlowMatching(clip_data=clip).sample(network, x0, jnp.zeros(6, jnp.int32), settings).x
+    np.testing.assert_allclose(found, -1.0 if clip else -1.3 + weight * 0.1, atol=1e-5)

@@ -1,0 +1,138 @@
+"""Trained models that a run begins with or learns from: `config.init_from`, `config.first` and `config.teacher`.
+
+A run with a block `first` is two runs by one command: its config with that block laid over it trains in WORKDIR/first,
+then the run itself begins with those weights. A frozen teacher is a model whose velocity a method asks for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import logging
+
+from fmd import methods
+from fmd.blocks import as_plain, differences
+from fmd.checkpoints.fitting import fit
+from fmd.checkpoints.weights import load_weights
+from fmd.config import Config, merge, resolve
+from fmd.files import expand
+from fmd.methods.method import Flow
+from fmd.models.network import ModelNetwork
+from fmd.run_info import RunInfo
+from fmd.sampling.sampler import model_of, refuse_imports
+from fmd.types import Condition, Images, Mask, Network, Params, Times
+
+FIRST = "first"  # the folder of the first run inside a workdir
+SHOWN = 6  # names in a line of the log
+
+
+def first_config(config: Config) -> Config:
+    """The config of the run that comes first."""
+    assert config.first is not None
+    return resolve({**merge(as_plain(config), config.first), "first": None})
+
+
+def origin_of(config: Config, workdir: Path) -> Path | None:
+    """The folder of the weights that a run begins with, if it does not begin anew."""
+    if config.init_from is not None:
+        return expand(config.init_from)
+    return None if config.first is None else workdir / FIRST
+
+
+def begin_with(path: Path, config: Config, params: Params) -> Params:
+    """Initial parameters with what fits of the weights in a folder; the log says what does not.
+
+    Raises:
+        ValueError: when less than `config.init_share` of the parameters fits, or the folder holds no weights.
+    """
+    found, info = load_weights(path)
+    fitted = fit(params, found)
+    lists = {"new": fitted.new, "of another shape, so new": fitted.reshaped, "left out": fitted.dropped}
+    said = "".join(f"; {what}: {_some(names)}" for what, names in lists.items() if names)
+    if fitted.share < config.init_share:
+        raise ValueError(
+            f"config.init_from: of {path} only {fitted.share:.0%} of the parameters fit this model{said}; build the "
+            f"same network, or lower config.init_share = {config.init_share:g}"
+        )
+    share = f"{fitted.share:.1%}"
+    logging.info("beginning with %s of the parameters from %s, step %s%s", share, path, info.step, said)
+    for key, theirs, ours in differences(as_plain(info.config)["model"], as_plain(config)["model"]):
+        logging.warning("its network had %s = %r, this one has %r", key, theirs, ours)
+    return fitted.params
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class VelocityNetwork:
+    """A network as the velocity that its method makes of it."""
+
+    method: Flow
+    inner: Network
+
+    def __call__(self, x: Images, t: Times, y: Condition, r: Times | None = None) -> Images:
+        velocity: Images = self.method.field(self.inner)(t, x, y)
+        return velocity
+
+    def drop(self, y: Condition, mask: Mask | None = None, parts: Sequence[str] | None = None) -> Condition:
+        return self.inner.drop(y, mask, parts)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained model that does not change."""
+
+    method: Flow
+    info: RunInfo
+    params: Params
+
+    def network(self, params: Params) -> Network:
+        """Its velocity with these parameters."""
+        return VelocityNetwork(
+            self.method,
+            ModelNetwork(model_of(self.info).apply, params, self.info.num_classes, self.info.conditions),
+        )
+
+
+def teacher_of(config: Config, workdir: Path, info: RunInfo) -> Teacher | None:
+    """The frozen teacher of a run, if its method asks for one.
+
+    Raises:
+        ValueError: where none is named, or it is of other images, classes, conditions or another path.
+    """
+    asks = getattr(methods.from_config(config), "frozen_teacher", False)
+    path = origin_of(config, workdir) if config.teacher is None else expand(config.teacher)
+    if not asks:
+        if config.teacher is not None:
+            raise ValueError(
+                f"config.teacher = {config.teacher!r} has no effect with method {config.method.name!r} as it is set; "
+                f"leave it out"
+            )
+        return None
+    if path is None:
+        raise ValueError(
+            f"method {config.method.name!r} learns from a frozen teacher: name a run or an export with config.teacher, "
+            f"or one to begin with, too, with config.init_from"
+        )
+    params, theirs = load_weights(path)
+    refuse_imports(path, theirs)
+    for key in ("image_shape", "num_classes", "conditions"):
+        if getattr(theirs, key) != getattr(info, key):
+            raise ValueError(
+                f"config.teacher: the {key} of {path} is {getattr(theirs, key)}, this run's {getattr(info, key)}; "
+                f"give a model of the same images"
+            )
+    if theirs.config.path.schedule != config.path.schedule:
+        raise ValueError(
+            f"config.teacher: {path} was trained along the schedule {dict(theirs.config.path.schedule)}, this run "
+            f"along {dict(config.path.schedule)}; give a teacher of the same path"
+        )
+    method = methods.from_config(theirs.config)
+    if not isinstance(method, Flow):
+        raise ValueError(
+            f"config.teacher: method {theirs.config.method.name!r} of {path} has no velocity field; give another model"
+        )
+    return Teacher(method, theirs, params)

@@ -1,0 +1,119 @@
+"""Runs that begin with the weights of others, or learn from them: by hand, by a first run, by a frozen teacher."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmd import commands
+from fmd.checkpoints.weights import load_weights
+from fmd.training import callbacks, origin, trainer
+from fmd.training import recipe as recipes
+from tests.helpers import toys
+
+SMALL = {
+    "parallel": {"mode": "jit"},
+    "train": {"num_steps": 2},
+    "optimizer": {"warmup_steps": 0},
+    "checkpoint": {"every": 2},
+    "log": {"every": 1, "eval_every": 0, "samples_every": 0},
+}
+FLOW = {"model": {**toys.UNET, "time_frequencies": [0.1, 5.0]}}
+JUMPS = FLOW | {
+    "method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "equal": 0.5},
+    "sample": {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 1},
+}
+FIRST = {"method": {"name": "flow_matching"}, "train": {"num_steps": 4}, "sample": {"solver": "midpoint"}}
+
+
+class Begins(callbacks.Callback):
+    """Keeps the state that a run begins with."""
+
+    def on_train_start(self, run):
+        self.state = jax.device_get(run.state)
+
+
+def train(workdir, **overrides):
+    begins = Begins()
+    run = trainer.train(
+        toys.config(**{**SMALL, **overrides}), workdir, toys.dataset(), (begins, callbacks.Checkpoints())
+    )
+    return run, begins.state
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    """A finished run of flow matching, and its averaged weights."""
+    run, _ = train(tmp_path_factory.mktemp("flow") / "run", **FLOW)
+    return run.workdir, load_weights(run.workdir)[0]
+
+
+def test_parameters_and_averages_begin_with_the_averaged_weights(flow, tmp_path, caplog):
+    workdir, weights = flow
+    with caplog.at_level("INFO"):
+        run, state = train(tmp_path / "run", **FLOW, init_from=str(workdir))
+    assert equal(state.params, weights)
+    assert all(equal(average, weights) for average in state.ema.values())
+    assert int(state.step) == 0
+    assert "beginning with 100.0% of the parameters" in caplog.text
+    _, state = train(tmp_path / "run", **FLOW, init_from=str(workdir))  # a resumed run does not begin again
+    assert equal(state.params, jax.device_get(run.state.params))
+
+
+def test_a_network_with_a_second_time_goes_on_from_one_without(flow, tmp_path, caplog):
+    """At h = 0 its velocity is that of the flow, bit for bit."""
+    workdir, weights = flow
+    with caplog.at_level("INFO"):
+        run, state = train(tmp_path / "run", **JUMPS, init_from=str(workdir))
+    assert "new: step.dense_1.kernel, step.dense_2.kernel" in caplog.text
+    x, t, y = jnp.ones((3, 8, 8, 1)), jnp.array([0.0, 0.3, 1.0]), jnp.arange(3)
+    flows = recipes.make_model(toys.config(**FLOW), (8, 8, 1), toys.CLASSES)
+    expected = flows.apply({"params": weights}, x, t, y)
+    np.testing.assert_array_equal(run.model.apply({"params": state.params}, x, t, y, r=t), expected)
+
+
+def test_a_first_run_is_trained_first_and_both_go_on_from_where_they_were(tmp_path):
+    config = toys.config(**SMALL, **JUMPS, first=FIRST)
+    begins = Begins()
+    run = commands.train_config(config, tmp_path / "run", [begins])
+    weights, info = load_weights(tmp_path / "run" / "first")
+    assert (info.step, info.config.method.name, info.config.first) == (4, "flow_matching", None)
+    taken = {name: leaf for name, leaf in begins.state.params.items() if name != "step"}
+    assert equal(taken, weights)
+    assert run.finished
+    again = commands.train_config(config, tmp_path / "run")
+    assert equal(again.state, run.state)
+
+
+def test_the_teacher_may_be_another_model(flow, tmp_path):
+    """An own network, told nothing by the run but what is in its folder."""
+    workdir, weights = flow
+    run, state = train(tmp_path / "run", **JUMPS, teacher=str(workdir))
+    assert not equal(state.params["time"], weights["time"])  # taught, but not begun with its weights
+    assert np.isfinite(run.report.window.loss)
+
+
+def test_what_does_not_fit_is_one_line(flow, tmp_path):
+    workdir, _ = flow
+    wrong = [
+        ({"init_from": str(tmp_path / "nothing")}, "no checkpoint at"),
+        ({"init_from": str(workdir), "model": {"name": "toy"}}, "only 0% of the parameters fit this model"),
+        ({"teacher": str(workdir)}, "has no effect with method 'flow_matching'"),
+        (JUMPS, "learns from a frozen teacher: name a run or an export"),
+        (JUMPS | {"teacher": str(workdir), "path": {"schedule": {"name": "cosine"}}}, "this run along .*cosine"),
+        ({"init_from": str(workdir), "first": {}}, "choose one"),
+    ]
+    for number, (overrides, message) in enumerate(wrong):
+        with pytest.raises(ValueError, match=message):
+            train(tmp_path / str(number), **{**FLOW, **overrides})
+
+
+def test_a_teacher_of_other_images_is_refused(flow):
+    info = recipes.make_info(toys.config(**JUMPS), toys.dataset())
+    config = toys.config(**JUMPS, teacher=str(flow[0]))
+    with pytest.raises(ValueError, match=r"the image_shape of .* is \(8, 8, 1\), this run's \(8, 8, 3\)"):
+        origin.teacher_of(config, flow[0], info.replace(image_shape=(8, 8, 3)))
