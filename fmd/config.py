@@ -179,7 +179,7 @@ class Config(Checked):
     first: dict | None = None  # type: ignore[type-arg]  # overrides for a run before this one, in WORKDIR/first
     init_from: str | None = None  # a run or an export to begin with the weights of; None: those of `first`, if any
     init_share: Share = 0.5  # of the parameters that must fit, or the run is refused
-    teacher: str | None = None  # the run or export that a method learns from; None: the one that the run began with
+    teacher: str | None = None  # what a method learns from: a run, an export, "first/first"; None: the one begun with
     data: Data = field(default_factory=Data)
     model: Block = Block("unet")
     method: Block = Block("flow_matching")  # what is drawn, regressed and sampled: see fmd.methods

@@ -99,6 +99,7 @@ def test_a_picture_is_not_overwritten_unless_asked(fmd, trained):
     assert fmd(*command, "--overwrite")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".webp"])
 def test_an_animation_runs_from_noise_to_the_picture(fmd, trained, suffix):
     command = ("--mode=sample", f"--checkpoint={trained}", "--n_samples=4", "--steps=2", "--outfile")

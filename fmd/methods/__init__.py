@@ -3,6 +3,7 @@
 flow_matching   the velocity of a path from noise to data; samples by solving its equation      2210.02747
 mean_flow       the average velocity between two times; samples by one or a few jumps           2505.13447
 shortcut        the same, a long step taught by two short ones of the averaged network          2410.12557
+distribution_matching   one jump, moved toward a teacher's images by a critic of its own        2311.18828
 
 method = fmd.methods.get("flow_matching", prediction="data", label_dropout=0.2)
 drawn = method.draw(rng, x1, y); loss = method.loss(network, drawn).value
@@ -22,7 +23,9 @@ M = TypeVar("M", bound=Callable[..., Any])
 
 METHODS: Registry[Method] = Registry(
     "method",
-    built_in={name: f"fmd.methods.{name}" for name in ("flow_matching", "mean_flow", "shortcut")},
+    built_in={
+        name: f"fmd.methods.{name}" for name in ("flow_matching", "mean_flow", "shortcut", "distribution_matching")
+    },
 )
 
 SHARED = {  # fields that a method may have, with the keys of a config that they come from

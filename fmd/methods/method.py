@@ -15,7 +15,8 @@ their names are those of `SHARED`), registered by name:
 A method may also have `check(settings)`, which refuses settings before anything is computed, `logs`, the names of the
 figures that its loss reports, `field(network)`, the velocity field behind it, where likelihoods are defined,
 `frozen_teacher`, True where its teacher is the velocity of the model that `config.teacher` names, and `validated`, the
-method whose loss is the validation loss.
+method whose loss is the validation loss. With `needs_critic` a second network of the same kind is trained beside, by
+the same loss, which gets it as `critic`; its learning rate is `critic_rate` times that of the network.
 """
 
 from collections.abc import Mapping

@@ -70,6 +70,15 @@ def get(
     )
 
 
+def with_critic(optimizer: optax.GradientTransformation, rate: float) -> optax.GradientTransformation:
+    """The optimiser of {"network": ..., "critic": ...}, in which the critic takes steps `rate` times as long."""
+
+    def scale(updates: Params, params: Params | None) -> Params:
+        return {**updates, "critic": jax.tree.map(lambda update: rate * update, updates["critic"])}
+
+    return optax.chain(optimizer, optax.stateless(scale))
+
+
 def learning_rate(
     peak: float, num_steps: int, *, warmup_steps: int = 0, decay: str = "cosine", final_fraction: float = 0.0
 ) -> optax.Schedule:

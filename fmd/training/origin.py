@@ -29,7 +29,8 @@ SHOWN = 6  # names in a line of the log
 def first_config(config: Config) -> Config:
     """The config of the run that comes first."""
     assert config.first is not None
-    return resolve({**merge(as_plain(config), config.first), "first": None})
+    before = {"first": None, "teacher": None, **config.first}  # a first run may have one before it, too
+    return resolve(merge({**as_plain(config), "first": None}, before))
 
 
 def origin_of(config: Config, workdir: Path) -> Path | None:
@@ -105,6 +106,8 @@ def teacher_of(config: Config, workdir: Path, info: RunInfo) -> Teacher | None:
     """
     asks = getattr(methods.from_config(config), "frozen_teacher", False)
     path = origin_of(config, workdir) if config.teacher is None else expand(config.teacher)
+    if config.teacher is not None and config.teacher.split("/")[0] == FIRST:
+        path = workdir / config.teacher
     if not asks:
         if config.teacher is not None:
             raise ValueError(

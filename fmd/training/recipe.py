@@ -63,12 +63,14 @@ def make_recipe(
         decay=o.decay,
         final_fraction=o.final_fraction,
     )
+    optimizer = optimizers.get(
+        o.name, schedule=learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2
+    )
+    critic = getattr(method, "needs_critic", False)
     return Recipe(
         apply=model.apply if layout is None else gather_params(layout, model.apply),
         method=method,
-        optimizer=optimizers.get(
-            o.name, schedule=learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2
-        ),
+        optimizer=optimizers.with_critic(optimizer, getattr(method, "critic_rate", 1.0)) if critic else optimizer,
         learning_rate=learning_rate,
         averages=averages.averages(config.ema.decays, config.ema.power_stds),
         seed=config.seed,
@@ -76,6 +78,7 @@ def make_recipe(
         log_every=config.log.every,
         num_classes=model.num_classes,
         conditions=told,
+        critic=critic,
         frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
         stochastic=draws_random_numbers(model, image_shape, told, method.second_time),

@@ -28,7 +28,7 @@ class TrainState(flax.struct.PyTreeNode):
     """State of a run after `step` steps. All floats are float32, whatever the model computes in."""
 
     step: PyTree  # int32 scalar
-    params: PyTree
+    params: PyTree  # of the network; {"network": ..., "critic": ...} where a method trains a critic beside
     opt_state: PyTree  # optax.OptState
     ema: PyTree  # averages of the parameters, by name; see fmd.training.averages
     window: PyTree  # Window
@@ -43,14 +43,19 @@ def empty_window(figures: Sequence[str] = ()) -> Window:
 
 
 def create_state(
-    params: Params, optimizer: optax.GradientTransformation, averages: Sequence[str], figures: Sequence[str] = ()
+    network: Params,
+    optimizer: optax.GradientTransformation,
+    averages: Sequence[str],
+    figures: Sequence[str] = (),
+    critic: Params | None = None,
 ) -> TrainState:
     """The state at step 0. Every average gets buffers of its own, so that the state can be donated."""
+    params = network if critic is None else {"network": network, "critic": critic}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        ema={name: jax.tree.map(jnp.copy, params) for name in averages},
+        ema={name: jax.tree.map(jnp.copy, network) for name in averages},
         window=empty_window(figures),
         skipped=jnp.zeros((), jnp.int32),
         first_bad=jnp.full((), -1, jnp.int32),

@@ -59,6 +59,7 @@ class Recipe:
     num_classes: int
     conditions: Plain | None = None
     augment: Augment = Augment()
+    critic: bool = False  # parameters are {"network": ..., "critic": ...}, averages are of the network
     frozen: Callable[[Params], Network] | None = None  # the frozen teacher of some methods, from its parameters
     stochastic: bool = False  # the model draws random numbers in training
     accumulation: int = 1
@@ -144,6 +145,11 @@ def train_steps(
     return state, jax.tree.map(lambda x: x[-1], reports)
 
 
+def trained(params: Params, recipe: Recipe) -> Params:
+    """The parameters of the network, without those of its critic."""
+    return params["network"] if recipe.critic else params
+
+
 def _network(recipe: Recipe, params: Params, **training: Any) -> ModelNetwork:
     return ModelNetwork(recipe.apply, params, recipe.num_classes, recipe.conditions, **training)
 
@@ -156,7 +162,9 @@ def _gradient(
     def mean_loss(params: Params, part: tuple[PyTree, Array]) -> tuple[Array, Loss]:
         drawn, index = part
         keys = example_keys(dropout_key, index) if recipe.stochastic else None
-        loss = recipe.method.loss(_network(recipe, params, train=True, dropout_keys=keys), drawn, teacher)
+        training = {"train": True, "dropout_keys": keys}
+        more = {"critic": _network(recipe, params["critic"], **training)} if recipe.critic else {}
+        loss = recipe.method.loss(_network(recipe, trained(params, recipe), **training), drawn, teacher, **more)
         return jnp.mean(loss.value), loss
 
     differentiate = jax.grad(mean_loss, has_aux=True)
@@ -189,7 +197,8 @@ def _apply_gradient(state: TrainState, gradient: Params, good: Bool[Array, ""], 
     """The update; where the loss or the gradient is not finite it is noted, and left out if the recipe says so."""
     updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    changed = (params, opt_state, averages.update(state.ema, params, recipe.averages, state.step + 1))
+    averaged = averages.update(state.ema, trained(params, recipe), recipe.averages, state.step + 1)
+    changed = (params, opt_state, averaged)
     skipped = state.skipped
     if recipe.skip_nonfinite:
         unchanged = (state.params, state.opt_state, state.ema)

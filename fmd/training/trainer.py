@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 
 from fmd import devices, run_info
 from fmd.blocks import differences
+from fmd.checkpoints.fitting import fit
 from fmd.checkpoints.store import Store
 from fmd.config import Config
 from fmd.data import ImageDataset
@@ -32,7 +33,7 @@ from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
 from fmd.training.run import Run
 from fmd.training.state import TrainState, create_state
-from fmd.training.step import train_steps
+from fmd.training.step import train_steps, trained
 from fmd.types import Params
 
 # Keys and blocks of the config that a resumed run may change: they do not affect its result. `on_nonfinite` is among
@@ -112,13 +113,15 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     def init_params() -> Params:
         return recipes.init_params(model, stream(config.seed, "init"), shape, told)
 
-    def init(params: Params | None = None) -> TrainState:
-        params = init_params() if params is None else params
-        return create_state(params, recipe.optimizer, tuple(recipe.averages), getattr(recipe.method, "logs", ()))
+    def init(network: Params | None = None, critic: Params | None = None) -> TrainState:
+        network = init_params() if network is None else network
+        critic = network if recipe.critic and critic is None else critic
+        names = getattr(recipe.method, "logs", ())
+        return create_state(network, recipe.optimizer, tuple(recipe.averages), names, critic)
 
     abstract = jax.eval_shape(init)
     shardings = devices.state_shardings(layout, abstract)
-    logging.info("%s\n%s", config.model.name, parameter_table(abstract.params))
+    logging.info("%s\n%s", config.model.name, parameter_table(trained(abstract.params, recipe)))
 
     keep = config.checkpoint
     store = Store(
@@ -127,9 +130,11 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     restored = store.restore(ema=placed.ema, train=placed.replace(ema={}))
     source = origin.origin_of(config, workdir)
-    if restored is None and source is not None:
-        begun = origin.begin_with(source, config, jax.device_get(jax.jit(init_params)()))
-        state = jax.jit(init, out_shardings=shardings)(begun)
+    if restored is None and (source is not None or recipe.critic):
+        fresh = jax.device_get(jax.jit(init_params)())
+        network = fresh if source is None else origin.begin_with(source, config, fresh)
+        critic = fit(fresh, teacher.params).params if recipe.critic and teacher is not None else None
+        state = jax.jit(init, out_shardings=shardings)(network, critic)
     elif restored is None:
         state = jax.jit(init, out_shardings=shardings)()
     else:

@@ -86,6 +86,7 @@ def test_utilisation_is_the_share_of_the_peak():
     assert flops.peak("NVIDIA H200") == 989e12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist_cfg_strong", "cifar10"])
 def test_programs_of_the_full_recipes_lower_for_accelerators(name):
     """The whole state is donated, nothing is float64, and nothing calls back to the host."""

@@ -152,6 +152,7 @@ def test_a_crash_after_any_hook_leaves_no_checkpoint_ahead_of_the_logs(toy_run, 
     assert (workdir / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_callback_of_ones_own_that_raises_is_named(tmp_path):
     """As a user meets it: the fault's own text and whose it was, then the run goes on once it is fixed."""
     (tmp_path / "mine.py").write_text(

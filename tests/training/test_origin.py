@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fmd import commands
 from fmd.checkpoints.weights import load_weights
-from fmd.training import callbacks, origin, trainer
+from fmd.training import callbacks, optimizers, origin, trainer
 from fmd.training import recipe as recipes
 from tests.helpers import toys
 
@@ -87,6 +88,35 @@ def test_a_first_run_is_trained_first_and_both_go_on_from_where_they_were(tmp_pa
     assert run.finished
     again = commands.train_config(config, tmp_path / "run")
     assert equal(again.state, run.state)
+
+
+CRITIC = {"name": "distribution_matching", "critic_rate": 3.0}
+
+
+def test_a_critic_begins_as_the_teacher_and_is_in_no_average(tmp_path):
+    """Three runs by one command: the flow, its jumps, their images; the teacher is the first of them."""
+    first = {"method": JUMPS["method"], "first": FIRST}
+    config = toys.config(**SMALL, **JUMPS | {"method": CRITIC, "teacher": "first/first", "first": first})
+    begins = Begins()
+    run = commands.train_config(config, tmp_path / "run", [begins])
+    (jumps, info), (flow, _) = (load_weights(tmp_path / "run" / folder) for folder in ("first", "first/first"))
+    assert info.config.method.name == "mean_flow"
+    state = begins.state
+    assert equal(state.params["network"], jumps)
+    assert equal({name: leaf for name, leaf in state.params["critic"].items() if name != "step"}, flow)
+    assert equal(state.ema["decay0"], jumps)
+    assert not equal(run.state.params["critic"], state.params["critic"])
+    assert jax.tree.structure(load_weights(run.workdir)[0]) == jax.tree.structure(jumps)
+    again = commands.train_config(config, tmp_path / "run")
+    assert equal(again.state, run.state)
+
+
+def test_the_critic_takes_longer_steps():
+    optimizer = optimizers.with_critic(optax.sgd(1.0), 3.0)
+    params = {"network": jnp.ones(2), "critic": jnp.ones(2)}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["network"], -1)
+    np.testing.assert_array_equal(updates["critic"], -3)
 
 
 def test_the_teacher_may_be_another_model(flow, tmp_path):

@@ -86,7 +86,7 @@ def section(title: str, content: str, kind: str = "") -> str:
 def tiles(run: Run) -> str:
     """The figures that one looks for first."""
     logs = {name: log.lines for name, log in run.logs.items()}
-    count = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(run.weights))
     figures = {
         "training loss": last(logs.get("metrics", []), "loss"),
         "validation loss": last(logs.get("validation", []), "validation_loss"),
@@ -177,7 +177,7 @@ def machine(run: Run) -> str:
         "versions": ", ".join([f"fmd {fmd.__version__}", *(f"{name} {version(name)}" for name in PACKAGES)]),
     }
     table = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows.items())
-    parameters = html.escape(parameter_table(run.state.params))
+    parameters = html.escape(parameter_table(run.weights))
     return f"<table>{table}</table><details><summary>Parameters</summary><pre>{parameters}</pre></details>"
 
 
