@@ -201,7 +201,9 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
             checkpoint, sampler, dataset, request, settings, kind, values, folder=folder, one_solver="solver" in asked
         )
     else:
-        report(evaluation.evaluate(sampler, dataset, request, settings, folder=folder), checkpoint / "eval.json")
+        teacher = None if parsed.teacher is None else samplers.load(parsed.teacher, trust=parsed.trust)
+        result = evaluation.evaluate(sampler, dataset, request, settings, folder=folder, teacher=teacher)
+        report(result, checkpoint / "eval.json")
     shutil.rmtree(folder, ignore_errors=True)
 
 

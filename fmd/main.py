@@ -46,6 +46,7 @@ flags.DEFINE_enum(
     ["reference", "balanced"],
     "Ask for classes as often as the first --reference has, or equally.",
 )
+flags.DEFINE_string("teacher", None, "A model whose images from the same noise are compared with, e.g. a run (eval).")
 flags.DEFINE_string("sweep", None, "Quality against weight, steps, shift or average; also weight=1,2,3 (eval).")
 flags.DEFINE_string("out", None, "Folder to make (export).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")

@@ -26,6 +26,7 @@ from fmd.evaluation.labels import FREQUENCIES, choose_labels
 from fmd.evaluation.metrics import NEIGHBOURS, SUBSET_SIZE, SUBSETS
 from fmd.evaluation.real_features import Reference
 from fmd.evaluation.sample_pool import Pool
+from fmd.evaluation.teacher import distance
 from fmd.evaluation.validation import make_validation
 from fmd.math import solvers
 from fmd.math.simulators import TOLERANCE
@@ -62,6 +63,7 @@ def evaluate(
     *,
     folder: Path,
     quiet: bool = False,
+    teacher: Sampler | None = None,
 ) -> Plain:
     """Draws the samples of a request and measures them.
 
@@ -72,6 +74,7 @@ def evaluate(
         settings: how to sample.
         folder: where samples are kept until the next call, so that an interrupted evaluation goes on.
         quiet: without progress bars.
+        teacher: a model whose images from the same noise are to be compared with.
 
     Returns:
         {"figures": ..., "settings": ..., "cost": ...}, all JSON.
@@ -88,6 +91,10 @@ def evaluate(
         sampler.params
     )
     result["settings"]["validation_examples"] = count
+    if teacher is not None:
+        figures["distance_to_teacher"] = distance(
+            sampler, settings, teacher, labels_of(request, dataset), request.seed, quiet=quiet
+        )
     if request.likelihood_examples:
         figures["likelihood"] = likelihood.measure(
             sampler,

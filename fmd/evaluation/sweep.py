@@ -2,8 +2,8 @@
 
 weight     guidance weights
 shift      time shifts of the solver's grid (2403.03206): more steps near noise above 1, near data below
-steps      steps of the fixed-grid solvers Euler, midpoint and Heun, and adaptive solves of several tolerances; of one
-           solver alone where it was asked for
+steps      steps of the fixed-grid solvers Euler, midpoint and Heun, and adaptive solves of several tolerances; jumps
+           where the model is sampled by them; of one solver alone where it was asked for
 average    all averages of the weights that the run keeps
 
 All are written anew after each point, so a sweep that is stopped leaves what it found.
@@ -31,6 +31,7 @@ WEIGHTS = (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 SHIFTS = (0.5, 0.7, 1.0, 1.4, 2.0)
 STEPS = (5, 10, 20, 50)
 FIXED = ("euler", "midpoint", "heun")
+JUMP, JUMPS = "jump", (1, 2, 4, 8)  # of networks with a second time; they are not guided
 ADAPTIVE = "tsit5"
 TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
@@ -84,7 +85,7 @@ def points(
         if kind == "shift":
             factors = [float(v) for v in values] or SHIFTS
             return [Point(f"{f:g}", settings.replace(shift=f)) for f in factors]
-        counts = [int(v) for v in values] or STEPS
+        counts = [int(v) for v in values]
     except ValueError:
         raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None
     if one_solver and values and settings.solver in solvers.ADAPTIVE:
@@ -99,7 +100,9 @@ def points(
             found += [Point(f"{solver} {e:g}", asked.replace(tolerance=e)) for e in tolerances]
         else:
             asked = replace(settings, solver=solver, rtol=None, atol=None)
-            found += [Point(f"{solver} {n}", asked.replace(steps=n)) for n in counts]
+            asked = asked.replace(weight=1.0) if solver == JUMP else asked
+            usual = JUMPS if solver == JUMP else STEPS
+            found += [Point(f"{solver} {n}", asked.replace(steps=n)) for n in counts or usual]
     return found
 
 

@@ -73,6 +73,10 @@ def test_the_points_of_a_sweep(settings):
 def test_a_solver_of_another_kind_is_swept_beside_the_usual_ones(settings):
     jumps = settings.replace(solver="jump", weight=1.0)
     assert [p.label for p in sweep.points("steps", ("1",), jumps, ())][:2] == ["jump 1", "euler 1"]
+    points = sweep.points("steps", (), jumps.replace(weight=2.0), ())
+    assert [(p.label, p.settings.weight) for p in points[:5]] == [
+        ("jump 1", 1.0), ("jump 2", 1.0), ("jump 4", 1.0), ("jump 8", 1.0), ("euler 5", 2.0)
+    ]  # fmt: skip
 
 
 def test_bad_sweeps(settings):
