@@ -57,8 +57,13 @@ class Told(NamedTuple):
 class Network(Protocol):
     """A network with its parameters: all that a method knows of a model."""
 
-    def __call__(self, x: Images, t: Times, y: Condition, r: Times | None = None) -> Images:
-        """The prediction [B, ...] for x at t [B]; for the step from t to r where the network has a second time."""
+    def __call__(
+        self, x: Images, t: Times, y: Condition, r: Times | None = None, w: Float[Array, " B"] | None = None
+    ) -> Images:
+        """The prediction [B, ...] for x at t [B]; for the step from t to r where the network has a second time.
+
+        `w` is the guidance weight of each example, for networks that were trained with several.
+        """
         ...
 
     def drop(self, y: Condition, mask: Mask | None = None, parts: Sequence[str] | None = None) -> Condition:

@@ -115,7 +115,7 @@ def reflow_pairs(field: Field, x0: Images, **options: PyTree) -> tuple[Images, I
     optimal-transport pairs they are not independent: do not use score conversions or SDE sampling with the model that
     they train.
 
-    For Python only: the pairs are a data set of their own, drawn once from a trained model.
+    `fmd.methods.reflow` draws them in every step.
     """
     solution = solve_ode(field, x0, **options)
     ok = solution.success.reshape(-1, *(1,) * (x0.ndim - 1))

@@ -3,6 +3,7 @@
 flow_matching   the velocity of a path from noise to data; samples by solving its equation      2210.02747
 mean_flow       the average velocity between two times; samples by one or a few jumps           2505.13447
 shortcut        the same, a long step taught by two short ones of the averaged network          2410.12557
+reflow          the velocity of pairs that a teacher's flow makes: straighter than the teacher  2209.03003
 distribution_matching   one jump, moved toward a teacher's images by a critic of its own        2311.18828
 
 method = fmd.methods.get("flow_matching", prediction="data", label_dropout=0.2)
@@ -17,14 +18,15 @@ from fmd.config import Config
 from fmd.methods.method import Drawn, Loss, Method
 from fmd.registry import Registry
 
-__all__ = ["METHODS", "Drawn", "Loss", "Method", "from_config", "get", "register", "second_time"]
+__all__ = ["METHODS", "Drawn", "Loss", "Method", "from_config", "get", "inputs_of", "register"]
 
 M = TypeVar("M", bound=Callable[..., Any])
 
 METHODS: Registry[Method] = Registry(
     "method",
     built_in={
-        name: f"fmd.methods.{name}" for name in ("flow_matching", "mean_flow", "shortcut", "distribution_matching")
+        name: f"fmd.methods.{name}"
+        for name in ("flow_matching", "mean_flow", "shortcut", "reflow", "distribution_matching")
     },
 )
 
@@ -49,9 +51,11 @@ def get(name: str, **params: Any) -> Method:
     return METHODS.build(name, params)
 
 
-def second_time(name: str) -> bool:
-    """True where the networks of a method are told a second time."""
-    return bool(getattr(METHODS[name], "second_time", False))
+def inputs_of(config: Config) -> dict[str, bool]:
+    """What the networks of a config's method are told beside x, t and y, as fields of a model."""
+    method = from_config(config)
+    asked = {"second_time": method.second_time, "guidance_input": getattr(method, "weights", None) is not None}
+    return {name: True for name, wanted in asked.items() if wanted}
 
 
 def from_config(config: Config) -> Method:

@@ -8,6 +8,7 @@ same network also solves the flow. The tangent is the velocity of the pair, or t
 then the target has no noise at all, and the teacher's guidance is learned with it.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -27,6 +28,7 @@ from fmd.methods.method import Drawn, Loss
 from fmd.registry import Between
 from fmd.types import Condition, Field, Images, Network, Rng, Times
 
+Weight = Annotated[float, Between(0, math.inf, open_low=True, open_high=True)]
 JUMP = "jump"  # the solver of `Settings` that takes steps of the average velocity
 
 
@@ -37,7 +39,12 @@ class MeanFlow:
 
     `power` and `c` weigh an example's squared error e, a mean over pixels, by 1 / (e + c)^power. `tangent` and `target`
     say whose velocity is v in the derivative and in the target; "teacher" is a frozen model, under the rule `guidance`.
-    The derivative counts fully from step `warmup` on, before in proportion.
+    The derivative counts fully from step `warmup` on, before in proportion. With `weights`, a range, the network is
+    told a guidance weight of it, one per example, and learns the flow guided by it: by the teacher's, or from pairs by
+
+        v + (1 - 1/w) (U(x, t, t | y, w) - U(x, t, t | untold, 1)),
+
+    whose fixed point is v_untold + w (v - v_untold) (arXiv 2512.02012). One jump then takes any weight.
     """
 
     schedule: Schedule = schedules.get("linear")
@@ -52,11 +59,20 @@ class MeanFlow:
     target: Literal["pair", "teacher"] = "pair"
     guidance: Guidance = guidance.get("cfg")
     warmup: Annotated[int, Between(0)] = 0
+    weights: tuple[Weight, Weight] | None = None
 
     second_time = True
     logs = ("squared_error",)
 
     def __post_init__(self) -> None:
+        if self.weights is not None and self.weights[0] > self.weights[1]:
+            raise ValueError(f"method 'mean_flow': weights = {self.weights}; the lower one must come first")
+        if self.weights is not None and self.guidance.name != "cfg":
+            raise ValueError(
+                f"method 'mean_flow': weights = {self.weights} go with guidance 'cfg', not {self.guidance.name!r}"
+            )
+        if self.weights is not None and self.target == "pair" and self.tangent == "pair":
+            raise ValueError("method 'mean_flow': weights need tangent 'network', 'average' or 'teacher'")
         if self.target == "teacher" and self.tangent == "average":
             raise ValueError(
                 "method 'mean_flow': target 'teacher' with tangent 'average' asks for two teachers; take the tangent "
@@ -90,21 +106,31 @@ class MeanFlow:
         t, r = jnp.where(equal, first, t), jnp.where(equal, first, r)
         drawn = flow_matching.draw_pair(rng, x1, y, t, self.coupling, self.label_dropout)
         warm = jnp.minimum(1.0, (rng.step + 1) / self.warmup) if self.warmup else 1.0
-        return drawn._replace(r=r, derivative=jnp.broadcast_to(jnp.float32(warm), t.shape))
+        weight = None
+        if self.weights is not None:  # log-uniform, as in the paper
+            low, high = jnp.log(jnp.array(self.weights, jnp.float32))
+            weight = jnp.exp(low + (high - low) * rng.uniform("weight"))
+        return drawn._replace(r=r, derivative=jnp.broadcast_to(jnp.float32(warm), t.shape), weight=weight)
 
     def loss(self, network: Network, drawn: Drawn, teacher: Network | None = None) -> Loss:
         """The weighed squared error of U from its target, [B] float32; `squared_error` without the weight."""
         assert drawn.r is not None
         y = network.drop(drawn.y, drawn.untold)
         x_t, pair = (f(self.schedule, drawn.x0, drawn.x1, drawn.t) for f in (paths.interpolate, paths.velocity))
-        velocities = {"pair": lambda: pair, "network": lambda: network(x_t, drawn.t, y, drawn.t)}
+        weight = {} if drawn.weight is None else {"w": drawn.weight}
+        velocities = {"pair": lambda: pair, "network": lambda: network(x_t, drawn.t, y, drawn.t, **weight)}
         if teacher is not None:
-            guided = fields.guided_field(teacher, teacher.drop, self.guidance)
-            velocities["average"] = lambda: teacher(x_t, drawn.t, y, drawn.t)
+            rule = self.guidance if drawn.weight is None else guidance.get("cfg", weight=drawn.weight)
+            guided = fields.guided_field(teacher, teacher.drop, rule)
+            velocities["average"] = lambda: teacher(x_t, drawn.t, y, drawn.t, **weight)
             velocities["teacher"] = lambda: guided(drawn.t, x_t, y)
         asked = {name: jax.lax.stop_gradient(velocities[name]()) for name in dict.fromkeys((self.tangent, self.target))}
+        if drawn.weight is not None and self.target == "pair":
+            null = jax.lax.stop_gradient(network(x_t, drawn.t, network.drop(drawn.y), drawn.t))
+            strength = jnp.where(drawn.untold, 0.0, 1 - 1 / drawn.weight).reshape(-1, *(1,) * (pair.ndim - 1))
+            asked["pair"] = pair + strength * (asked[self.tangent] - null)
         predicted, target = few_step.mean_flow(
-            lambda x, t, r: network(x, t, y, r),
+            lambda x, t, r: network(x, t, y, r, **weight),
             asked[self.target],
             x_t,
             drawn.t,
@@ -130,12 +156,12 @@ class MeanFlow:
     ) -> Solution:
         """Jumps of the settings' steps where its solver is "jump"; else solves the flow of U(x, t, t)."""
         if settings.solver == JUMP:
-            return jumps(network, x0 * self.schedule.prior_std, y, settings, self.schedule)
+            return jumps(network, x0 * self.schedule.prior_std, y, settings, self.schedule, self.weights is not None)
         return flow_matching.solve(self, network, network, x0, y, settings, rng=rng, weak=weak)
 
     def check(self, settings: Settings) -> None:
         """Raises ValueError for settings that cannot be sampled with."""
-        check(self, settings)
+        check(self, settings, self.weights)
 
 
 def weighed(error: Images, t: Float[Array, " B"], power: float, c: float) -> Loss:
@@ -144,14 +170,20 @@ def weighed(error: Images, t: Float[Array, " B"], power: float, c: float) -> Los
     return Loss(squared * few_step.adaptive_weight(squared, power, c), t, {"squared_error": squared})
 
 
-def jumps(network: Network, x0: Images, y: Condition, settings: Settings, schedule: Schedule) -> Solution:
-    """x_r = x_t + (r - t) U(x_t, t, r) between neighbouring times of the grid, one evaluation each."""
+def jumps(
+    network: Network, x0: Images, y: Condition, settings: Settings, schedule: Schedule, told_weight: bool = False
+) -> Solution:
+    """x_r = x_t + (r - t) U(x_t, t, r) between neighbouring times of the grid, one evaluation each.
+
+    A network that was trained with guidance weights is told that of the settings.
+    """
     knots = grids.get(settings.grid.name, settings.steps, schedule=schedule, **settings.grid.params)
     count = x0.shape[0]
+    weight = {"w": jnp.broadcast_to(jnp.float32(settings.weight), (count,))} if told_weight else {}
 
     def jump(x: Images, ends: tuple[Times, Times]) -> tuple[Images, Images]:
         t, r = (jnp.full(count, end) for end in ends)
-        x = few_step.jump(lambda x, t, r: network(x, t, y, r), x, t, r)
+        x = few_step.jump(lambda x, t, r: network(x, t, y, r, **weight), x, t, r)
         return x, x
 
     x, states = jax.lax.scan(jump, x0, (knots[:-1], knots[1:]))
@@ -166,12 +198,19 @@ def jumps(network: Network, x0: Images, y: Condition, settings: Settings, schedu
     return solution._replace(trajectory=flow_matching.to_show(solution, schedule))
 
 
-def check(method: flow_matching.OnPath, settings: Settings) -> None:
-    """Raises ValueError for settings that neither jumps nor the flow can take."""
+def check(method: flow_matching.OnPath, settings: Settings, weights: tuple[float, float] | None = None) -> None:
+    """Raises ValueError for settings that neither jumps nor the flow can take; `weights` are those trained with."""
     if settings.solver != JUMP:
         flow_matching.check(method, settings)
         return
-    if settings.weight != 1.0 or "weak" in settings.guidance or settings.guidance.name != "cfg":
+    plain = settings.guidance.name == "cfg" and "weak" not in settings.guidance
+    if weights is not None and plain:
+        if not isinstance(settings.weight, jax.core.Tracer) and not weights[0] <= settings.weight <= weights[1]:
+            raise ValueError(
+                f"guidance weight {settings.weight} with solver 'jump': this network was trained with weights from "
+                f"{weights[0]} to {weights[1]}; choose one of them"
+            )
+    elif settings.weight != 1.0 or not plain:
         raise ValueError(
             f"guidance {dict(settings.guidance)} with solver 'jump': jumps are not guided; use weight 1, or a solver "
             f"such as midpoint, which solves the guided flow of the same network"

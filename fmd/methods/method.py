@@ -33,7 +33,8 @@ from fmd.types import Condition, Field, Images, Mask, Network, Rng, Times
 class Drawn(NamedTuple):
     """The draw of most methods: a pair, its time, whose condition is not told. All leaves are [B, ...].
 
-    `r` is the second time of methods that have one, `derivative` the share of a derivative along the path in a target.
+    `r` is the second time of methods that have one, `derivative` the share of a derivative along the path in a target,
+    `weight` the guidance weight that the network is told.
     """
 
     x0: Images
@@ -43,6 +44,7 @@ class Drawn(NamedTuple):
     untold: Mask
     r: Times | None = None
     derivative: Times | None = None
+    weight: Float[Array, " B"] | None = None
 
 
 class Loss(NamedTuple):

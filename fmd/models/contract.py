@@ -6,13 +6,15 @@ A model is a Flax Linen module v(x, t, y) called as
     v = model.apply(variables, x, t, y, train=False)                          # x [B, H, W, C], t [B], y [B]
     v = model.apply(variables, x, t, y, train=True, rngs={"dropout": key})    # v [B, H, W, C], always float32
     u = model.apply(variables, x, t, y, train=False, r=r)                     # r [B]: models with a second time
+    u = model.apply(variables, x, t, y, train=False, r=r, w=w)                # w [B]: and with guidance weights
 
 - t is float32 in [0, 1]: 0 is noise, 1 is data. It is never cast below float32.
 - y is int32 in [0, num_classes]; `num_classes` itself is the null label, a trained row of the label embedding.
   A model with num_classes = 0 is unconditional: y is ignored and may be None.
 - A model with a field `conditions` can be told more: y is then a dictionary of the parts that this field lists
   (`fmd.models.conditions`), and num_classes does not matter to it.
-- A model with a second time predicts for the step from t to r >= t. Without r it predicts for r = t.
+- A model with a second time predicts for the step from t to r >= t. Without r it predicts for r = t. A model with a
+  guidance weight predicts as guided by w > 0. Without w it predicts for w = 1.
 - All state lies in the collection "params" (no running statistics), so that a step stays a pure function.
 - H, W and C are read from x. The meaning of the prediction (velocity, data, noise) is the caller's business.
 """
@@ -46,7 +48,11 @@ class Model(Protocol):
 
 
 def check_contract(
-    model: object, image_shape: tuple[int, ...], conditions: kinds.Spec | None = None, second_time: bool = False
+    model: object,
+    image_shape: tuple[int, ...],
+    conditions: kinds.Spec | None = None,
+    second_time: bool = False,
+    guidance_input: bool = False,
 ) -> None:
     """Raises ValueError with one line where `model` breaks the contract.
 
@@ -58,6 +64,7 @@ def check_contract(
         image_shape: (H, W, C).
         conditions: what it is to be told, None for labels alone.
         second_time: True where it must take a second time r.
+        guidance_input: True where it must take a guidance weight w.
     """
     name = type(model).__name__
     if not isinstance(model, Model):
@@ -72,7 +79,10 @@ def check_contract(
     if second_time and not _takes(model, "r"):
         raise ValueError(f"model {name} has no second time: its call takes no r, which the method needs")
 
-    variables, (x, t, y), later = _trace(model, image_shape, conditions, second_time)
+    if guidance_input and not _takes(model, "w"):
+        raise ValueError(f"model {name} has no guidance weight: its call takes no w, which the method needs")
+
+    variables, (x, t, y), later = _trace(model, image_shape, conditions, second_time, guidance_input)
     if extra := sorted(set(variables) - {"params"}):
         raise ValueError(f"model {name} keeps state in {extra}; only the collection 'params' is allowed")
 
@@ -90,13 +100,17 @@ def check_contract(
 
 
 def draws_random_numbers(
-    model: Model, image_shape: tuple[int, ...], conditions: kinds.Spec | None = None, second_time: bool = False
+    model: Model,
+    image_shape: tuple[int, ...],
+    conditions: kinds.Spec | None = None,
+    second_time: bool = False,
+    guidance_input: bool = False,
 ) -> bool:
     """True where the model needs rngs={"dropout": key} in training; traced, not computed.
 
     The arguments are those of `check_contract`.
     """
-    variables, arguments, later = _trace(model, image_shape, conditions, second_time)
+    variables, arguments, later = _trace(model, image_shape, conditions, second_time, guidance_input)
     try:
         jax.eval_shape(functools.partial(model.apply, train=True), variables, *arguments, **later)
     except flax.errors.InvalidRngError:
@@ -105,14 +119,19 @@ def draws_random_numbers(
 
 
 def _trace(
-    model: Model, image_shape: tuple[int, ...], conditions: kinds.Spec | None, second_time: bool
+    model: Model,
+    image_shape: tuple[int, ...],
+    conditions: kinds.Spec | None,
+    second_time: bool,
+    guidance_input: bool,
 ) -> tuple[PyTree, tuple[Images, Times, Condition], dict[str, Times]]:
-    """The shapes of the variables, arguments (x, t, y), and r by name.
+    """The shapes of the variables, arguments (x, t, y), and r and w by name.
 
     The batch is two.
     """
     arguments = jnp.zeros((2, *image_shape)), jnp.zeros(2), kinds.example(conditions, 2)
     later = {"r": jnp.zeros(2)} if second_time else {}
+    later |= {"w": jnp.ones(2)} if guidance_input else {}
     return jax.eval_shape(model.init, jax.random.key(0), *arguments, **later), arguments, later
 
 

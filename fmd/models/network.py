@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from fmd.blocks import Plain
 from fmd.models import conditions
@@ -25,16 +25,19 @@ class ModelNetwork:
     train: bool = False
     dropout_keys: Key[Array, " B"] | None = None
 
-    def __call__(self, x: Images, t: Times, y: Condition, r: Times | None = None) -> Images:
-        variables, second = {"params": self.params}, {} if r is None else {"r": r}
+    def __call__(
+        self, x: Images, t: Times, y: Condition, r: Times | None = None, w: Float[Array, " B"] | None = None
+    ) -> Images:
+        variables = {"params": self.params}
+        more = {name: value for name, value in (("r", r), ("w", w)) if value is not None}
         if self.dropout_keys is None:
-            return self.apply(variables, x, t, y, train=self.train, **second)
+            return self.apply(variables, x, t, y, train=self.train, **more)
 
         def one(key: Key[Array, ""], example: PyTree) -> Images:
-            x, t, y, second = jax.tree.map(lambda a: a[None], example)
-            return self.apply(variables, x, t, y, train=True, rngs={"dropout": key}, **second)[0]
+            x, t, y, more = jax.tree.map(lambda a: a[None], example)
+            return self.apply(variables, x, t, y, train=True, rngs={"dropout": key}, **more)[0]
 
-        return jax.vmap(one)(self.dropout_keys, (x, t, y, second))
+        return jax.vmap(one)(self.dropout_keys, (x, t, y, more))
 
     def drop(self, y: Condition, mask: Mask | None = None, parts: Sequence[str] | None = None) -> Condition:
         return conditions.drop(y, self.conditions, self.num_classes, mask=mask, parts=parts)

@@ -11,7 +11,8 @@ Any H x W: where the coarsest grid does not divide the image, zeros are added ar
 convolution with padding sees it anyway) and the output is cropped. Sizes that do divide are not touched.
 
 With a second time the embedding is that of t, of h = r - t and of the condition, summed. That of h is zero at h = 0:
-there the network is, bit for bit, the one without a second time (and with the same `time_frequencies`).
+there the network is, bit for bit, the one without a second time (and with the same `time_frequencies`). A guidance
+weight w enters likewise as 1 - 1/w, and changes nothing at w = 1.
 """
 
 import math
@@ -59,6 +60,7 @@ class UNet(nn.Module):
     remat: bool = False
     conditions: Spec | None = None
     second_time: bool = False
+    guidance_input: bool = False
     time_frequencies: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class UNet(nn.Module):
         y: Condition = None,
         train: bool = False,
         r: Float[Array, " B"] | Float[Array, ""] | None = None,
+        w: Float[Array, " B"] | Float[Array, ""] | None = None,
     ) -> Float[Array, "B H W C"]:
         """The prediction [B, H, W, C], float32 (float64 in float64).
 
@@ -84,10 +87,11 @@ class UNet(nn.Module):
             y: labels int [B] in [0, num_classes], or the parts that `conditions` lists.
             train: dropout draws from the stream "dropout".
             r: the second times, like t and not before it; t itself by default.
+            w: guidance weights above 0, like t; 1 by default.
 
         Raises:
             ValueError: for an image smaller than the coarsest grid, a condition of another shape or structure, or a
-                second time where the network has none.
+                second time or a weight where the network has none.
         """
         batch, height, width, channels = x.shape
         dtype = jnp.dtype(self.dtype)
@@ -95,7 +99,7 @@ class UNet(nn.Module):
         levels = range(len(widths))
         attends = self._attends(height, width)
 
-        embedding = self._embed(jnp.broadcast_to(t, (batch,)), r, y, dtype)
+        embedding = self._embed(jnp.broadcast_to(t, (batch,)), r, w, y, dtype)
         block_class = nn.remat(ResidualBlock, static_argnums=(3,)) if self.remat else ResidualBlock
 
         def block(h: Array, width: int, name: str) -> Array:
@@ -145,9 +149,14 @@ class UNet(nn.Module):
         return self.patch_size << (len(self.channel_multipliers) - 1)
 
     def _embed(
-        self, t: Float[Array, " B"], r: Float[Array, "..."] | None, y: Condition, dtype: DTypeLike
+        self,
+        t: Float[Array, " B"],
+        r: Float[Array, "..."] | None,
+        w: Float[Array, "..."] | None,
+        y: Condition,
+        dtype: DTypeLike,
     ) -> Float[Array, "B E"]:
-        """The summed embeddings of t, h = r - t and the condition."""
+        """The summed embeddings of t, h = r - t, the guidance weight and the condition."""
         frequencies = self.time_frequencies or (FLAT if self.second_time else STEEP)
         embedding = TimeEmbedding(self.embedding_dim, dtype, frequencies, name="time")(t)
         if self.second_time:
@@ -155,6 +164,11 @@ class UNet(nn.Module):
             embedding = embedding + StepEmbedding(self.embedding_dim, dtype, name="step")(h)
         elif r is not None:
             raise ValueError("unet: a second time r was given to a network without one; build it with second_time=True")
+        if self.guidance_input:
+            strength = jnp.zeros_like(t) if w is None else jnp.broadcast_to(1 - 1 / w, t.shape)
+            embedding = embedding + StepEmbedding(self.embedding_dim, dtype, name="weight")(strength)
+        elif w is not None:
+            raise ValueError("unet: a weight w was given to a network without one; build it with guidance_input=True")
         return add_embeddings(embedding, y, self.conditions, self.num_classes)
 
     def _attends(self, height: int, width: int) -> list[bool]:

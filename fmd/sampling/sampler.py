@@ -243,7 +243,7 @@ def model_of(info: RunInfo) -> Model:
     import_modules(info.config.imports)
     offered: dict[str, object] = {"num_classes": info.num_classes}
     offered |= {} if info.conditions is None else {"conditions": info.conditions}
-    offered |= {"second_time": True} if methods.second_time(info.config.method.name) else {}
+    offered |= methods.inputs_of(info.config)
     return build_model(info.config.model.name, info.config.model.params, **offered)
 
 

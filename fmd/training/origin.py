@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from absl import logging
+from jaxtyping import Array, Float
 
 from fmd import methods
 from fmd.blocks import as_plain, differences
@@ -74,7 +75,9 @@ class VelocityNetwork:
     method: Flow
     inner: Network
 
-    def __call__(self, x: Images, t: Times, y: Condition, r: Times | None = None) -> Images:
+    def __call__(
+        self, x: Images, t: Times, y: Condition, r: Times | None = None, w: Float[Array, " B"] | None = None
+    ) -> Images:
         velocity: Images = self.method.field(self.inner)(t, x, y)
         return velocity
 

@@ -25,14 +25,13 @@ def make_model(config: Config, image_shape: tuple[int, int, int], num_classes: i
     Raises ValueError where it breaks the contract.
     """
     offered: dict[str, object] = {"num_classes": num_classes, **({} if told is None else {"conditions": told})}
-    second_time = methods.second_time(config.method.name)
-    if second_time:
-        offered["second_time"] = True
+    inputs = methods.inputs_of(config)
+    offered |= inputs
     given = config.model.params.get("num_classes", num_classes)
     if given != num_classes:
         raise ValueError(f"config.model.num_classes = {given}, but the data set has {num_classes}; leave it out")
     model = build_model(config.model.name, config.model.params, **offered)
-    check_contract(model, image_shape, told, second_time)
+    check_contract(model, image_shape, told, **inputs)
     return model
 
 
@@ -81,7 +80,7 @@ def make_recipe(
         critic=critic,
         frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
-        stochastic=draws_random_numbers(model, image_shape, told, method.second_time),
+        stochastic=draws_random_numbers(model, image_shape, told, **methods.inputs_of(config)),
         accumulation=config.train.grad_accumulation,
         skip_nonfinite=config.train.on_nonfinite == "skip",
     )

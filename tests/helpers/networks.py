@@ -4,14 +4,17 @@ import jax.numpy as jnp
 
 
 class Answering:
-    """A network that computes `answer(x, t, y, r)` and notes the labels that it saw; `null` is its null label."""
+    """A network that computes `answer(x, t, y, r)` and notes the labels that it saw; `null` is its null label.
+
+    Where it is told a weight, that is a further argument.
+    """
 
     def __init__(self, answer, null=4):
         self.answer, self.null, self.seen = answer, null, []
 
-    def __call__(self, x, t, y, r=None):
+    def __call__(self, x, t, y, r=None, w=None):
         self.seen.append(y)
-        return self.answer(x, t, y, r)
+        return self.answer(x, t, y, r) if w is None else self.answer(x, t, y, r, w)
 
     def drop(self, y, mask=None, parts=None):
         return jnp.where(jnp.ones(len(y), bool) if mask is None else mask, self.null, y)

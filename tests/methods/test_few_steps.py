@@ -62,28 +62,98 @@ def test_a_teacher_gives_targets_without_noise(t, r):
 CONDITIONAL, UNTOLD, WEIGHT = 0.5, 1.2, 1.7
 
 
+def width(t, std):
+    return jnp.sqrt(t**2 * std**2 + (1 - t) ** 2)
+
+
+def by_label(x, t, y, r):
+    """The velocity of N(0, std^2), std by the label: the null label has another."""
+    t, std = t.reshape(-1, 1, 1, 1), jnp.where(y == 4, UNTOLD, CONDITIONAL).reshape(-1, 1, 1, 1)
+    return (t * std**2 - (1 - t)) / width(t, std) ** 2 * x
+
+
+def guided(x, t, y, r, w):
+    """The average velocity of v_null + w (v_cond - v_null): the jump is a ratio^w another ratio^(1 - w)."""
+    w, steps = jnp.broadcast_to(w, t.shape).reshape(-1, 1, 1, 1), (r > t).reshape(-1, 1, 1, 1)
+    null = by_label(x, t, jnp.full_like(y, 4), r)
+    velocity = null + w * (by_label(x, t, y, r) - null)
+    t, r = (a.reshape(-1, 1, 1, 1) for a in (t, r))
+    ratios = [width(r, std) / width(t, std) for std in (CONDITIONAL, UNTOLD)]
+    return jnp.where(steps, (ratios[0] ** w * ratios[1] ** (1 - w) - 1) / jnp.where(steps, r - t, 1) * x, velocity)
+
+
 def test_the_guidance_of_a_teacher_is_learned():
     """Zero means: the jump of v_null + w (v_cond - v_null) is (S_c,r / S_c,t)^w (S_u,r / S_u,t)^(1 - w)."""
+    student, pairs = Answering(lambda x, t, y, r: guided(x, t, y, r, WEIGHT)), drawn(0.3, 0.8, 1000)
+    teach = {"tangent": "teacher", "target": "teacher", "power": 0.0}
+    method = methods.get("mean_flow", **teach, guidance={"name": "cfg", "weight": WEIGHT})
+    np.testing.assert_allclose(method.loss(student, pairs, Answering(by_label)).value, 0.0, atol=1e-8)
+    plain = methods.get("mean_flow", **teach)
+    assert plain.loss(student, pairs, Answering(by_label)).value.mean() > 1e-2
 
-    def width(t, std):
-        return jnp.sqrt(t**2 * std**2 + (1 - t) ** 2)
 
-    def teacher(x, t, y, r):
-        t, std = t.reshape(-1, 1, 1, 1), jnp.where(y == 4, UNTOLD, CONDITIONAL).reshape(-1, 1, 1, 1)
-        return (t * std**2 - (1 - t)) / width(t, std) ** 2 * x
+def with_weights(t, r, count):
+    """Pairs of the label's data, each with a weight of its own."""
+    pairs = drawn(t, r, count)
+    keys = jax.random.split(jax.random.key(5))
+    weights = jnp.exp(jax.random.uniform(keys[0], (count,)))
+    return pairs._replace(x1=CONDITIONAL * jax.random.normal(keys[1], pairs.x1.shape), weight=weights)
 
-    def student(x, t, y, r):
-        t, r = (a.reshape(-1, 1, 1, 1) for a in (t, r))
-        ratio = lambda std: width(r, std) / width(t, std)  # noqa: E731
-        return (ratio(CONDITIONAL) ** WEIGHT * ratio(UNTOLD) ** (1 - WEIGHT) - 1) / (r - t) * x
 
-    method = methods.get(
-        "mean_flow", tangent="teacher", target="teacher", power=0.0, guidance={"name": "cfg", "weight": WEIGHT}
-    )
-    loss = method.loss(Answering(student), drawn(0.3, 0.8, 1000), Answering(teacher))
-    np.testing.assert_allclose(loss.value, 0.0, atol=1e-8)
-    plain = methods.get("mean_flow", tangent="teacher", target="teacher", power=0.0)
-    assert plain.loss(Answering(student), drawn(0.3, 0.8, 1000), Answering(teacher)).value.mean() > 1e-2
+def answer(x, t, y, r, w=1.0):
+    """A network that knows all weights; the null label is not guided."""
+    told = jnp.broadcast_to(w, t.shape)
+    return guided(x, t, y, r, jnp.where(y == 4, 0.0, told))
+
+
+@pytest.mark.parametrize(("t", "r"), [(0.3, 0.8), (0.0, 1.0), (0.5, 0.5)])
+def test_any_weight_of_a_range_is_learned_from_a_teacher(t, r):
+    method = methods.get("mean_flow", tangent="teacher", target="teacher", power=0.0, weights=(1.0, 3.0))
+    loss = method.loss(Answering(answer), with_weights(t, r, 1000), Answering(by_label))
+    np.testing.assert_allclose(loss.value, 0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("t", "r"), [(0.3, 0.8), (0.5, 0.5)])
+def test_any_weight_of_a_range_is_learned_from_pairs(t, r):
+    """At the fixed point the noise of the pair's velocity is all that is left: std^2 / S_t^2, whatever the weight."""
+    method = methods.get("mean_flow", tangent="network", power=0.0, weights=(1.0, 3.0))
+    loss = method.loss(Answering(answer), with_weights(t, r, 200_000)).value
+    expected = CONDITIONAL**2 / float(width(t, CONDITIONAL)) ** 2
+    assert float(loss.mean()) == pytest.approx(expected, rel=0.02)
+
+
+def test_weights_are_drawn_log_uniformly_and_told_when_jumping():
+    method = methods.get("mean_flow", tangent="network", weights=(1.0, 4.0))
+    weights = np.asarray(draw(method).weight)
+    assert (weights.min(), weights.max()) == (pytest.approx(1, abs=0.01), pytest.approx(4, abs=0.01))
+    assert np.log(weights).mean() == pytest.approx(np.log(2), abs=0.01)
+    x0 = jax.random.normal(jax.random.key(1), (6, *SHAPE))
+    settings = Settings(solver="jump", steps=2).replace(weight=2.5)
+    method.check(settings)
+    found = method.sample(Answering(answer), x0, jnp.zeros(6, jnp.int32), settings).x
+    np.testing.assert_allclose(found, CONDITIONAL**2.5 * UNTOLD**-1.5 * x0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"was trained with weights from 1\.0 to 4\.0"):
+        method.check(settings.replace(weight=5.0))
+
+
+def test_one_derivative_costs_a_third_of_a_step_more():
+    """Value and derivative come from one `jax.jvp`, and the derivative has no backward pass."""
+    width = jnp.ones((64, 64))
+
+    def cost(method, pairs):
+        def loss(weights):
+            def network(x, t, y, r):
+                h = jnp.tanh(x.reshape(len(x), -1) @ weights + t[:, None] + (0 if r is None else (r - t)[:, None]))
+                return (h @ weights @ weights).reshape(x.shape)
+
+            return method.loss(Answering(network), pairs).value.mean()
+
+        return jax.jit(jax.grad(loss)).lower(width).cost_analysis()["flops"]
+
+    pairs = drawn(0.2, 0.9, 256)
+    wide = pairs._replace(x0=jnp.ones((256, 8, 8, 1)), x1=jnp.ones((256, 8, 8, 1)))
+    ratio = cost(methods.get("mean_flow", power=0.0), wide) / cost(methods.get("flow_matching"), wide)
+    assert ratio == pytest.approx(4 / 3, abs=0.08)
 
 
 def test_the_derivative_warms_up():
@@ -166,6 +236,9 @@ def test_shortcut_draws_steps_on_their_grids():
         ("mean_flow", {"equal": 1.5}, "a share in"),
         ("mean_flow", {"tangent": "teachers"}, "one of pair, network, average, teacher"),
         ("mean_flow", {"target": "teacher", "tangent": "average"}, "asks for two teachers"),
+        ("mean_flow", {"weights": (2.0, 1.0), "tangent": "network"}, "the lower one must come first"),
+        ("mean_flow", {"weights": (0.0, 1.0)}, "above 0"),
+        ("mean_flow", {"weights": (1.0, 2.0)}, "weights need tangent"),
         ("mean_flow", {"warmup": -1}, "warmup = -1; it must be 0 or more"),
         ("mean_flow", {"predicton": "data"}, "has no parameter 'predicton'"),
         ("shortcut", {"finest": 12}, "a power of two"),
