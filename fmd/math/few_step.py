@@ -19,9 +19,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from fmd.math.broadcasting import as_float, compute_dtype, weighted_sum
+from fmd.math.broadcasting import as_float, compute_dtype, concrete, weighted_sum
 from fmd.math.simulators import solve_ode
 from fmd.types import Field, Images, Scalars, Times
 
@@ -29,8 +30,8 @@ Average = Callable[[Images, Times, Times], Images]
 
 
 def jump(average: Average, x: Images, t: Scalars, r: Scalars) -> Images:
-    """x_r = x + (r - t) U(x, t, r), one evaluation."""
-    t, r = as_float(t), as_float(r, "r")
+    """x_r = x + (r - t) U(x, t, r), one evaluation. ValueError for an r before t."""
+    t, r = _in_order(t, r)
     return weighted_sum(x.dtype, (jnp.ones_like(t), x), (r - t, average(x, t, r)))
 
 
@@ -52,7 +53,7 @@ def mean_flow(
              velocity, such as U(x, t, t): then only v makes the target noisy
     share    of the derivative in the target, 1 by default; below 1 while training warms up (2410.11081)
     """
-    t, r = as_float(t), as_float(r, "r")
+    t, r = _in_order(t, r)
     along = v if tangent is None else tangent
     tangents = (along.astype(x.dtype), jnp.ones_like(t), jnp.zeros_like(r))
     predicted, rate = jax.jvp(average, (x, t, r), tangents)
@@ -70,7 +71,7 @@ def alpha_flow(average: Average, v: Images, x: Images, t: Scalars, r: Scalars, a
 
     For Python only: no method of `fmd.methods` trains with it yet.
     """
-    t, r, a = as_float(t), as_float(r, "r"), as_float(alpha, "alpha")
+    (t, r), a = _in_order(t, r), as_float(alpha, "alpha")
     s = t + a * (r - t)
     moved = weighted_sum(x.dtype, (jnp.ones_like(t), x), (s - t, v))
     return jax.lax.stop_gradient(weighted_sum(x.dtype, (a, v), (1 - a, average(moved, s, r))))
@@ -106,6 +107,14 @@ def shortcut(average: Average, x: Images, t: Scalars, d: Scalars) -> Images:
     second = average(middle, t + d, t + 2 * d)
     half = jnp.full_like(d, 0.5)
     return jax.lax.stop_gradient(weighted_sum(x.dtype, (half, first), (half, second)))
+
+
+def _in_order(t: Scalars, r: Scalars) -> tuple[Array, Array]:
+    """Both as floats. ValueError where r is before t, as far as they are known."""
+    t, r = as_float(t), as_float(r, "r")
+    if concrete(t) and concrete(r) and np.any(np.asarray(r) < np.asarray(t)):
+        raise ValueError(f"r must not lie before t: a step goes from t = {t} to a later r, not to {r}")
+    return t, r
 
 
 def reflow_pairs(field: Field, x0: Images, **options: PyTree) -> tuple[Images, Images]:

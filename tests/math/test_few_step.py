@@ -124,3 +124,11 @@ def test_failed_reflow_pairs_are_nan():
     x0 = jnp.array([[1.0], [9.0]])
     _, x1 = few_step.reflow_pairs(lambda t, x, a: jnp.where(x > 5, jnp.inf, x), x0, solver="euler", steps=2)
     np.testing.assert_array_equal(jnp.isnan(x1[:, 0]), [False, True])
+
+
+@pytest.mark.parametrize("call", [few_step.jump, lambda f, x, t, r: few_step.mean_flow(f, x, x, t, r)])
+def test_a_step_back_is_one_line(call):
+    x = jnp.ones((2, 3))
+    call(lambda x, t, r: x, x, jnp.array([0.2, 0.4]), 0.4)
+    with pytest.raises(ValueError, match="r must not lie before t"):
+        call(lambda x, t, r: x, x, jnp.array([0.2, 0.5]), 0.4)

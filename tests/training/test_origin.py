@@ -1,5 +1,7 @@
 """Runs that begin with the weights of others, or learn from them: by hand, by a first run, by a frozen teacher."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,13 @@ import optax
 import pytest
 
 from fmd import commands
+from fmd import config as configs
 from fmd.checkpoints.weights import load_weights
 from fmd.training import callbacks, optimizers, origin, trainer
 from fmd.training import recipe as recipes
 from tests.helpers import toys
 
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "parallel": {"mode": "jit"},
     "train": {"num_steps": 2},
@@ -109,6 +113,22 @@ def test_a_critic_begins_as_the_teacher_and_is_in_no_average(tmp_path):
     assert jax.tree.structure(load_weights(run.workdir)[0]) == jax.tree.structure(jumps)
     again = commands.train_config(config, tmp_path / "run")
     assert equal(again.state, run.state)
+
+
+@pytest.mark.parametrize("name", ["mnist_one_step", "fashion_mnist_one_step", "cifar10_one_step"])
+@pytest.mark.parametrize("cpu", [False, True])
+def test_one_step_recipes_train_a_flow_then_its_jumps_then_their_images(name, cpu):
+    loaded = configs.load_file(ROOT / "configs" / f"{name}.py")
+    config = configs.resolve(configs.apply_on_cpu(loaded) if cpu else loaded)
+    jumps = origin.first_config(config)
+    flow = origin.first_config(jumps)
+    assert [c.method.name for c in (flow, jumps, config)] == ["flow_matching", "mean_flow", "distribution_matching"]
+    assert [c.sample.solver for c in (flow, jumps, config)] == ["midpoint", "jump", "jump"]
+    assert [c.teacher for c in (flow, jumps, config)] == [None, None, "first/first"]
+    assert flow.model == jumps.model == config.model
+    assert flow.first is None
+    small = {key: flow.sample.guidance[key] for key in ("name", "weight")}
+    assert jumps.method["guidance"] == config.method["guidance"] == small
 
 
 def test_the_critic_takes_longer_steps():
