@@ -96,8 +96,10 @@ def check_flags(parsed: flags.FlagValues, overrides: Sequence[tuple[str, str]]) 
     Raises:
         ValueError: naming the flag, and the modes that it goes with.
     """
-    if overrides and parsed.mode != "train" and parsed.samples is not None:
-        raise ValueError(f"--config.{overrides[0][0]} has no effect beside --samples; leave one of them out")
+    for name, _ in overrides if parsed.mode == "eval" and parsed.samples is not None else ():
+        if name.split(".")[0] not in ("data", "imports") or name == "data.source":
+            hint = "give --source" if name == "data.source" else "leave one of them out"
+            raise ValueError(f"--config.{name} has no effect beside --samples; {hint}")
     for name in sorted(set().union(*FLAGS_OF.values())):
         if parsed[name].present and name not in FLAGS_OF[parsed.mode]:
             modes = " and ".join(f"--mode={mode}" for mode, names in FLAGS_OF.items() if name in names)

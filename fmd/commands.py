@@ -93,11 +93,12 @@ def train_config(config: Config, workdir: Path, extra: Sequence[callbacks.Callba
 def settings_of(parsed: flags.FlagValues, overrides: Overrides, usual: Settings) -> Settings:
     """The settings of a run, changed by `--config.sample.*` and by the flags that are short names of them.
 
-    Raises ValueError for an override of anything else, or a value that does not fit.
+    Raises ValueError for an override of anything else but data, or a value that does not fit.
     """
     for name, _ in overrides:
-        if name.split(".")[0] != "sample":
+        if name.split(".")[0] not in ("sample", "data"):
             raise ValueError(f"--config.{name} only goes with --mode=train; a checkpoint carries its config")
+    overrides = [pair for pair in overrides if pair[0].split(".")[0] == "sample"]
     changed = configs.override({"sample": as_plain(usual)}, overrides)
     settings = configs.resolve(changed).sample
     return settings.replace(**{name: parsed[name].value for name in cli.SETTINGS})
@@ -118,7 +119,11 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     if outfile.suffix in animation.SUFFIXES:
         settings = settings.replace(times=tuple(np.linspace(0, 1, FRAMES).tolist()))
     told = sampler.info.conditions is not None
-    y = matching_conditions(load_data(sampler.info.config, trust=parsed.trust).test, labels) if told else labels
+    if told:
+        y = matching_conditions(load_data(sampler.info.config, overrides, trust=parsed.trust).test, labels)
+    else:
+        refuse_data(overrides, "this model is told labels alone, and sampling reads no data")
+        y = labels
     drawn = sampler.sample(y, key(parsed.seed), settings, quiet=False)
     scale = max(1, 56 // sampler.image_shape[0])
     if settings.times is not None:
@@ -139,17 +144,31 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     )
 
 
-def load_data(config: Config, *, trust: bool = True) -> data.ImageDataset:
-    """The data set of a config.
+def load_data(config: Config, overrides: Overrides = (), *, trust: bool = True) -> data.ImageDataset:
+    """The data set of a config, or where `--config.data.source` and `--config.data.params.*` say that it lies.
 
-    Raises ValueError, without `trust`, for a source that runs code which the config names.
+    Raises ValueError, without `trust`, for a source that runs code which the config names, and for other keys of data.
     """
-    if config.data.source == "tfds" and not trust:
+    given = [pair for pair in overrides if pair[0].split(".")[0] == "data"]
+    for name, _ in given:
+        if name.split(".")[1:2] not in (["source"], ["params"]):
+            raise ValueError(f"--config.{name} only goes with --mode=train; of data give the source and its params")
+    chosen = configs.resolve(configs.override({"data": as_plain(config.data)}, given)).data
+    named = {name for name, _ in given}  # by the caller
+    theirs = chosen.params.keys() - {name.removeprefix("data.params.") for name in named}
+    if chosen.source == "tfds" and not trust and theirs and "data.params" not in named:
         raise ValueError(
-            f"the checkpoint names the TFDS set {config.data.params.get('name')!r}, and opening one can run code of "
+            f"the checkpoint names the TFDS set {chosen.params.get('name')!r}, and opening one can run code of "
             f"whoever made it; if you trust the checkpoint, say --trust"
         )
-    return data.load(config.data.source, **config.data.params)
+    return data.load(chosen.source, **chosen.params)
+
+
+def refuse_data(overrides: Overrides, why: str) -> None:
+    """Raises ValueError for a first override of data, which would have no effect."""
+    for name, _ in overrides:
+        if name.split(".")[0] == "data":
+            raise ValueError(f"--config.{name} has no effect here: {why}; leave it out")
 
 
 def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
@@ -185,12 +204,14 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
     cli.use_compilation_cache()
     if parsed.samples is not None:
         cli.need(parsed, "source", "eval of --samples needs --source: the real images, e.g. --source=mnist")
-        result = evaluation.judge_file(expand(parsed.samples), data.load(parsed.source), request)
+        real = configs.resolve(configs.override({"data": {"source": parsed.source}}, overrides))
+        import_modules(real.imports)
+        result = evaluation.judge_file(expand(parsed.samples), load_data(real, overrides), request)
         return report(result, expand(f"{parsed.samples}.eval.json"))
     checkpoint = expand(parsed.checkpoint)
     sampler = samplers.load(checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)
-    dataset = load_data(sampler.info.config, trust=parsed.trust)
+    dataset = load_data(sampler.info.config, overrides, trust=parsed.trust)
     folder = checkpoint / ".eval"
     if sweeping:
         kind, values = sweeping
@@ -219,6 +240,8 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
     cli.need(parsed, "checkpoint", "export needs --checkpoint: a workdir, or one step inside it")
     cli.need(parsed, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
     cli.use_compilation_cache()
+
+    refuse_data(overrides, "an export reads no data")
 
     def change(usual: Settings) -> Settings:
         return settings_of(parsed, overrides, usual)

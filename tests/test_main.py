@@ -1,5 +1,7 @@
 """The command line as a user meets it: good commands work, bad ones end with code 2 and one line."""
 
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,8 @@ from PIL import Image
 
 from fmd import main
 from fmd.commands import FRAMES, parse_labels
+from fmd.data import load as load_source
+from fmd.data.sources import idx
 from fmd.files import write_json
 from fmd.run_info import read_run_info
 from tests.helpers import toys
@@ -114,6 +118,60 @@ def test_an_animation_runs_from_noise_to_the_picture(fmd, trained, suffix):
     inside = noise[10:-10, 10:-10]
     assert ((inside == 0).mean() > 0.05) & ((inside == 255).mean() > 0.05) & (noise != picture).any()
     assert fmd(*command, f"x{suffix}")[0] == 2
+
+
+def own_images(folder):
+    """The same 200 images of two classes as a folder, archives and IDX files; samples that are these images."""
+    labels = np.repeat(np.int32([0, 1]), 100)
+    images = np.random.default_rng(0).integers(0, 128, (200, 8, 8), np.uint8) + np.uint8(100) * labels[:, None, None].astype(np.uint8)
+    for k, (image, label) in enumerate(zip(images, labels, strict=True)):
+        for split in ("train", "test"):
+            (folder / "files" / split / f"c{label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / "files" / split / f"c{label}" / f"{k}.png")
+    np.savez(folder / "real.npz", images=images, labels=labels)
+    np.savez(folder / "samples.npz", images[..., None], labels)
+    (folder / "idx").mkdir()
+    for name, array in zip(idx.FILE_NAMES, (images, labels.astype(np.uint8)) * 2, strict=True):
+        (folder / "idx" / name).write_bytes(idx.encode(array))
+
+
+@pytest.mark.parametrize(
+    ("source", "params"),
+    [
+        ("folder", {"path": "files"}),
+        ("npz", {"path": "real.npz", "test_path": "real.npz"}),
+        ("idx", {"path": "idx", "num_classes": 2, "name": "mine"}),
+    ],
+)
+def test_own_samples_are_judged_by_own_images_of_any_source(fmd, tmp_path, source, params):
+    own_images(tmp_path)
+    overrides = [f"--config.data.params.{key}={value}" for key, value in params.items()]
+    code, said = fmd("--mode=eval", "--samples=samples.npz", f"--source={source}", *overrides)
+    assert code == 0, said
+    result = json.loads(Path("samples.npz.eval.json").read_text())
+    assert result["figures"]["test"]["fid"] < 1e-3
+    assert result["settings"]["reference_images"] == {"test": 200}
+
+
+@pytest.mark.parametrize("elsewhere", ["source=npz", "params.path=moved.npz"])
+def test_an_evaluation_is_told_where_the_data_lie(fmd, trained, tmp_path, caplog, elsewhere):
+    """The run's own data under another name are known by their digest; other images are told."""
+    run, own = shutil.copytree(trained, tmp_path / "run"), load_source("digits")
+    values = read_run_info(run).to_json()
+    values["config"]["data"] = {"source": "npz", "params": {"path": "gone.npz", "test_path": "test.npz"}}
+    values |= {"class_names": None, "data_digest": dataclasses.replace(own, class_names=None).digest()}
+    write_json(run / "config.json", values)
+    np.savez("moved.npz", images=own.train.images, labels=own.train.labels)
+    np.savez("test.npz", images=own.test.images, labels=own.test.labels)
+    command = ("--mode=eval", "--checkpoint=run", "--n_samples=80", f"--config.data.{elsewhere}")
+    more = ("--config.data.params.path=moved.npz", "--config.data.params.test_path=test.npz")
+    assert fmd(*command[:3]) == (2, "fmd: there is no file gone.npz\n")
+    code, said = fmd(*command, *(more if elsewhere == "source=npz" else ()))
+    assert (code, "other data" in caplog.text) == (0, False), said
+    assert json.loads((run / "eval.json").read_text())["settings"]["data_digest"] == values["data_digest"]
+    np.savez("moved.npz", images=own.train.images[::-1], labels=own.train.labels)
+    assert fmd(*command, *more)[0] == 0
+    assert "moved holds other data than the model was trained on" in caplog.text
 
 
 BAD_CONFIG = {
@@ -220,6 +278,13 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=sample", "--checkpoint={run}", "--average=decay7"), "decay7"),
         (("--mode=sample", "--checkpoint={run}", "--config.seed=1"), "only goes with --mode=train"),
         (("--mode=eval", "--checkpoint={run}", "--label=3"), "--label has no effect with --mode=eval"),
+        (("--mode=sample", "--checkpoint={run}", "--config.data.params.path=x"), "sampling reads no data"),
+        (("--mode=export", "--checkpoint={run}", "--out=x", "--config.data.source=npz"), "an export reads no data"),
+        (("--mode=eval", "--checkpoint={run}", "--config.data.flip=True"), "give the source and its params"),
+        (("--mode=eval", "--samples=x", "--source=npz", "--config.data.shift=1"), "give the source and its params"),
+        (("--mode=eval", "--samples=x", "--config.data.source=npz"), "give --source"),
+        (("--mode=eval", "--samples=x", "--source=npz", "--config.train.num_steps=1"), "no effect beside --samples"),
+        (("--mode=eval", "--samples=x", "--source=npz", "--config.data.params.pth=y"), "did you mean 'path'"),
         (("--mode=eval", "--samples=x.npz", "--steps=3"), "--steps has no effect beside --samples; leave one"),
         (("--mode=eval", "--checkpoint={run}", "--source=mnist"), "--source has no effect beside --checkpoint"),
         (("--mode=eval", "--checkpoint={run}", "--sweep=weight", "--bits_per_dim=9"), "--bits_per_dim has no effect"),

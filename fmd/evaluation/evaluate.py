@@ -221,6 +221,7 @@ def yardstick(dataset: ImageDataset, extractor: Extractor, real: Mapping[str, Re
     """The real images and the features that samples are compared with."""
     return {
         "data": dataset.name,
+        "data_digest": dataset.digest(),
         "features": extractor.name,
         "reference_images": {name: split.moments.count for name, split in real.items()},
         "neighbours": NEIGHBOURS,

@@ -16,6 +16,9 @@ from fmd.data.split import Split, split_off
 from fmd.files import expand, printable
 
 
+UNNAMED = {"arr_0": "images", "arr_1": "labels"}  # as `np.savez(file, images, labels)` calls them
+
+
 @register_source("npz")
 def load_npz(
     path: str,
@@ -26,7 +29,7 @@ def load_npz(
 ) -> ImageDataset:
     """Images, and labels if there are any, of the archive `path`.
 
-    Images are uint8 [N, H, W, C] or [N, H, W], labels are whole numbers [N].
+    Images are uint8 [N, H, W, C] or [N, H, W], labels are whole numbers [N]. Arrays without names are taken in this order.
 
     Channels in front, [N, C, H, W], and images of the values 0 and 1 alone are set right, with a warning.
 
@@ -87,6 +90,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         # Without pickle an archive can hold nothing but plain arrays.
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except (AttributeError, TypeError, OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{printable(path)} is not an .npz archive of plain arrays, or is damaged: {error}") from error
+    if "images" not in arrays:
+        arrays = {UNNAMED.get(name, name): array for name, array in arrays.items()}
+    return arrays
