@@ -62,7 +62,10 @@ def resolve_for_this_machine(file_config: Plain, overrides: Overrides) -> Config
     if file_config.get("on_cpu") and jax.default_backend() == "cpu":
         logging.info("no accelerator: using the config's on_cpu block (refuse with --config.on_cpu=None)")
         file_config = configs.apply_on_cpu(file_config)
-    return configs.resolve(configs.override(file_config, [pair for pair in overrides if pair not in inside]))
+    outside = [pair for pair in overrides if pair not in inside]
+    config = configs.resolve(configs.override(file_config, outside))
+    samplers.refuse_without_effect(config.sample, [name.removeprefix("sample.") for name, _ in outside])
+    return config
 
 
 def train_config(config: Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> Run:
@@ -101,7 +104,10 @@ def settings_of(parsed: flags.FlagValues, overrides: Overrides, usual: Settings)
     overrides = [pair for pair in overrides if pair[0].split(".")[0] == "sample"]
     changed = configs.override({"sample": as_plain(usual)}, overrides)
     settings = configs.resolve(changed).sample
-    return settings.replace(**{name: parsed[name].value for name in cli.SETTINGS})
+    short = {name: parsed[name].value for name in cli.SETTINGS if parsed[name].value is not None}
+    settings = settings.replace(**short)
+    samplers.refuse_without_effect(settings, [*short, *(name.removeprefix("sample.") for name, _ in overrides)])
+    return settings
 
 
 def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:

@@ -102,13 +102,14 @@ def shapes(info: RunInfo) -> dict[str, tuple[tuple[int, ...], jnp.dtype]]:
 
 
 def in_range(y: Condition, info: RunInfo) -> Bool[Array, " B"]:
-    """True where all labels are classes or the null label."""
+    """True where all labels are classes, or the null label of a model that has seen it."""
+    null = int(info.can_be_guided)
     if info.conditions is None:
-        return jnp.logical_and(y >= 0, y <= info.num_classes)
+        return jnp.logical_and(y >= 0, y < max(info.num_classes + null, 1))
     counts = {name: spec["num_classes"] for name, spec in info.conditions.items() if spec["kind"] == "label"}
     good: PyTree = True
     for name, count in counts.items():
-        good = good & (y[name] >= 0) & (y[name] <= count)
+        good = good & (y[name] >= 0) & (y[name] < count + null)
     return jnp.broadcast_to(good, jax.tree.leaves(y)[0].shape[:1])
 
 

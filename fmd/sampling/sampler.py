@@ -7,7 +7,7 @@ The noise of example i is a function of (key, i), so an image does not depend on
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from fmd import methods
 from fmd.checkpoints.weights import load_weights
 from fmd.config import Settings
 from fmd.devices import Layout, cpu_compiler_options, make_layout, map_batches, replicate
+from fmd.math import solvers
 from fmd.math.pixels import to_uint8
 from fmd.methods import Method
 from fmd.models import conditions
@@ -107,6 +108,7 @@ class Sampler:
                 without dropping its condition, or settings that do not go together.
         """
         settings = (self.settings if settings is None else settings).replace(**changes)
+        refuse_without_effect(settings, [name for name, value in changes.items() if value is not None])
         check(self.method, self.info, settings)
         y, count = self._check_condition(y)
         noise = self._check_noise(noise, key, count)
@@ -170,6 +172,9 @@ class Sampler:
         if told is not None:
             count = len(leaves[0]) if leaves and leaves[0].ndim else 0
             conditions.check(y, told, self.num_classes, count)
+            for name, spec in told.items():
+                if spec["kind"] == "label":
+                    self._check_null(y[name], int(spec["num_classes"]))
             return y, count
         labels = leaves[0] if len(leaves) == 1 else np.zeros(0)
         if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
@@ -181,12 +186,16 @@ class Sampler:
                 f"labels run from {labels.min()} to {labels.max()}; this model knows 0 to {self.num_classes - 1}, "
                 f"and {self.num_classes} for an unconditional image"
             )
-        if self.num_classes and labels.max() == self.num_classes and not self.info.can_be_guided:
+        if self.num_classes:
+            self._check_null(labels, self.num_classes)
+        return labels.astype(np.int32), len(labels)
+
+    def _check_null(self, labels: np.ndarray, null: int) -> None:
+        if labels.max() == null and not self.info.can_be_guided:
             raise ValueError(
-                f"label {self.num_classes} asks for an unconditional image, but this model was trained with "
+                f"label {null} asks for an unconditional image, but this model was trained with "
                 f"train.label_dropout = 0 and never saw one"
             )
-        return labels.astype(np.int32), len(labels)
 
     def _check_noise(self, noise: Any, key: TypedKey | None, count: int) -> np.ndarray | None:
         if (noise is None) == (key is None):
@@ -259,6 +268,15 @@ def check(method: Method, info: RunInfo, settings: Settings) -> None:
         raise ValueError(
             f"guidance weight {weight} needs a model trained with labels and train.label_dropout > 0 (this "
             f"one: {info.num_classes} classes, dropout {info.config.train.label_dropout}); use weight 1"
+        )
+
+
+def refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
+    """Raises ValueError where `steps` is among the settings that somebody gave, and the solver chooses its own."""
+    if settings.solver in solvers.ADAPTIVE and "steps" in given:
+        raise ValueError(
+            f"steps = {settings.steps} has no effect with {settings.solver!r}, which chooses its own steps; leave it "
+            f"out, give a tolerance, or take a solver with steps: {', '.join(solvers.FIXED)}"
         )
 
 

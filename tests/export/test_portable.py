@@ -80,9 +80,10 @@ def test_a_model_that_cannot_be_guided_takes_weight_one_alone(overrides):
     sample = {"guidance": {"name": "cfg", "weight": 1.0}, "steps": 1, **overrides.get("sample", {})}
     info = half_trained.make_info(**{**overrides, "sample": sample})
     program = jax.jit(serialized(info, half_trained.make_params(info)).call)
-    drawn = [np.asarray(program(NOISE[:2], np.int32([0, 0]), np.float32(weight))) for weight in (1, 2)]
-    assert drawn[0].any()
-    assert not drawn[1].any()
+    never_told = [] if info.can_be_guided else [(info.num_classes, 1)]  # the null label, if there are classes
+    asked = [(0, 1), (0, 2), *(never_told if info.num_classes else [])]
+    drawn = [np.asarray(program(NOISE[:2], np.int32([y, y]), np.float32(weight))) for y, weight in asked]
+    assert [bool(images.any()) for images in drawn] == [True] + [False] * (len(asked) - 1)
 
 
 @pytest.mark.parametrize("name", ["mean_flow", "shortcut"])

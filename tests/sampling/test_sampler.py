@@ -144,3 +144,20 @@ def test_the_averages_of_a_run_draw_their_own_images(info, params, images, tmp_p
     labels, layout = [0, 1, 2, 3, 4], make_layout("jit")
     np.testing.assert_array_equal(load(tmp_path / "run", layout=layout)(labels, KEY), images)
     assert (load(tmp_path / "run", average="decay1", layout=layout)(labels, KEY) != images).any()
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "bosh3"])
+def test_steps_given_to_a_solver_that_chooses_its_own_are_refused(sampler, solver):
+    with pytest.raises(ValueError, match=f"steps = 7 has no effect with '{solver}'"):
+        sampler([0, 1], KEY, solver=solver, steps=7)
+    assert sampler([0, 1], KEY, sampler.settings.replace(solver=solver, tolerance=0.1)).shape == (2, 8, 8, 1)
+
+
+@pytest.mark.parametrize("named", [("label",), ("style", "label")])
+def test_a_null_label_that_was_never_seen_is_refused_in_any_part(sampler, info, named):
+    told = {name: {"kind": "label", "num_classes": 3} for name in named}
+    config = toys.config(train={"label_dropout": 0.0}, sample={"guidance": {"name": "cfg", "weight": 1.0}})
+    never = Sampler.from_info(info.replace(config=config, conditions=told, num_classes=3), model=sampler.model)
+    for name in named:
+        with pytest.raises(ValueError, match="label 3 asks for an unconditional image"):
+            never({other: np.full(4, 3 * (other == name), np.int32) for other in named}, KEY)
