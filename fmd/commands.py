@@ -130,16 +130,14 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     else:
         refuse_data(overrides, "this model is told labels alone, and sampling reads no data")
         y = labels
-    drawn = sampler.sample(y, key(parsed.seed), settings, quiet=False)
-    scale = max(1, 56 // sampler.image_shape[0])
-    if settings.times is not None:
-        frames = animation.grid_frames(np.moveaxis(drawn.images, 1, 0), scale=scale)
-        animation.save_animation(outfile, frames, overwrite=parsed.overwrite)
-    elif outfile.suffix == ".npz":
-        with atomic_path(outfile, overwrite=parsed.overwrite) as temporary, open(temporary, "wb") as handle:
-            np.savez_compressed(handle, images=drawn.images, labels=labels)
-    else:
-        save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=parsed.overwrite)
+    try:
+        drawn = sampler.sample(y, key(parsed.seed), settings, quiet=False)
+    except devices.Interrupted as interrupt:
+        if interrupt.finished is None:
+            raise
+        count = save_samples(outfile, interrupt.finished, labels, settings, overwrite=parsed.overwrite)
+        raise KeyboardInterrupt(f"the first {count} of {len(labels)} images are in {outfile}") from None
+    save_samples(outfile, drawn, labels, settings, overwrite=parsed.overwrite)
     failed = int((~drawn.success).sum())
     logging.info(
         "%d images in %s; %.0f network evaluations per image (both halves of guidance counted)%s",
@@ -148,6 +146,22 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
         drawn.evaluations.mean(),
         f"; {failed} of them did not reach t = 1: use more steps" if failed else "",
     )
+
+
+def save_samples(
+    outfile: Path, drawn: samplers.Samples, labels: np.ndarray, settings: Settings, *, overwrite: bool
+) -> int:
+    """Writes the images as the suffix of `outfile` says, with the labels of as many; returns how many there are."""
+    scale, count = max(1, 56 // drawn.images.shape[-3]), len(drawn.images)
+    if settings.times is not None:
+        frames = animation.grid_frames(np.moveaxis(drawn.images, 1, 0), scale=scale)
+        animation.save_animation(outfile, frames, overwrite=overwrite)
+    elif outfile.suffix == ".npz":
+        with atomic_path(outfile, overwrite=overwrite) as temporary, open(temporary, "wb") as handle:
+            np.savez_compressed(handle, images=drawn.images, labels=labels[:count])
+    else:
+        save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=overwrite)
+    return count
 
 
 def load_data(config: Config, overrides: Overrides = (), *, trust: bool = True) -> data.ImageDataset:

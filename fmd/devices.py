@@ -288,18 +288,36 @@ def map_batches(
     Parts are split over all devices; the last one is filled up with copies, which are cut off again. Fewer than `size`
     examples are filled up to one of a few sizes, so that few programs are compiled. Results leave the devices as they
     come. A progress bar called `what` is shown unless `quiet`.
+
+    Raises Interrupted at a Ctrl-C, once the part under way is done.
     """
     count = len(jax.tree.leaves(arrays)[0])
     batch = _round_up(min(size, few_sizes(count)), layout.mesh.size)
     parts: list[PyTree] = []
-    with tqdm(total=count, desc=what, unit="image", disable=quiet) as bar:
-        for first in range(0, count, batch):
-            rows = np.minimum(np.arange(first, first + batch), count - 1)
-            parts.append(program(*split_batch(layout, jax.tree.map(lambda a, rows=rows: np.asarray(a)[rows], arrays))))
-            if len(parts) > 1:  # one part late: the devices never wait
-                parts[-2] = jax.device_get(parts[-2])
-            bar.update(min(batch, count - first))
-    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:count], *parts)
+
+    def joined() -> PyTree:
+        return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:count], *parts)
+
+    try:
+        with tqdm(total=count, desc=what, unit="image", disable=quiet) as bar:
+            for first in range(0, count, batch):
+                rows = np.minimum(np.arange(first, first + batch), count - 1)
+                part = jax.tree.map(lambda a, rows=rows: np.asarray(a)[rows], arrays)
+                parts.append(program(*split_batch(layout, part)))
+                if len(parts) > 1:  # one part late: the devices never wait
+                    parts[-2] = jax.device_get(parts[-2])
+                bar.update(min(batch, count - first))
+        return joined()
+    except KeyboardInterrupt:
+        raise Interrupted(joined() if parts else None) from None
+
+
+class Interrupted(KeyboardInterrupt):
+    """A Ctrl-C; `finished` is the part of the results that was there, None where nothing was."""
+
+    def __init__(self, finished: PyTree) -> None:
+        super().__init__()
+        self.finished = finished
 
 
 def few_sizes(count: int) -> int:

@@ -22,6 +22,7 @@ Algorithm = Literal["blake2b", "sha256", "md5"]
 
 PREFIX = ".fmd-"  # of the names of unfinished files
 PIECE = 2**20
+DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
@@ -31,7 +32,7 @@ def atomic_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     On success the file or folder made there becomes `path`.
 
     Of several processes that write one path at the same time, the last one wins.
-    Nothing is left behind after an error; what a killed process leaves, `clear_unfinished` removes.
+    Nothing is left behind after an error; what a killed process left is removed by the next one that writes there.
 
     Raises:
         FileExistsError: when `path` exists and `overwrite` is False.
@@ -40,25 +41,45 @@ def atomic_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists and is not overwritten; choose another name or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear_unfinished(path.parent)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=path.parent))
+    handle = os.open(folder, os.O_RDONLY)
     try:
+        with contextlib.suppress(OSError):  # where the file system knows no locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
         yield folder / path.name
         os.replace(folder / path.name, path)
     finally:
+        os.close(handle)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_unfinished(folder: Path, *, older_than: float = 0.0) -> None:
-    """Removes what killed processes left unfinished in `folder`.
+def clear_unfinished(folder: Path, *, young: float = 1.0) -> None:
+    """Removes what killed processes left unfinished in `folder`, not in the folders below it.
+
+    A process that is alive holds a lock on its own. Where the file system knows no locks, a day must have passed.
 
     Args:
-        folder: itself, not the folders below it.
-        older_than: seconds since the last change; 0 only where no other process writes there.
+        folder: where to look.
+        young: seconds since the last change within which nothing is removed: its process may be about to lock it.
     """
     for path in folder.glob(PREFIX + "*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime >= older_than:
+            age = time.time() - path.stat().st_mtime
+            if age >= young and (age >= DAY or _is_free(path)):
                 shutil.rmtree(path)
+
+
+def _is_free(folder: Path) -> bool:
+    """True where no process holds a lock on a folder. OSError where the file system knows none."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 def write_json(path: Path, value: object, *, overwrite: bool = True) -> None:

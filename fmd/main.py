@@ -74,8 +74,8 @@ def run() -> None:
     arguments, overrides = cli.split_overrides(sys.argv)
     try:
         app.run(lambda argv: main(argv, overrides), argv=arguments, flags_parser=cli.parse_flags)
-    except KeyboardInterrupt:
-        print("fmd: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["fmd: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         cli.leave(130, at_once=True)
     except Exception as error:
         if (FLAGS.is_parsed() and FLAGS.traceback) or not cli.is_users_to_fix(error):

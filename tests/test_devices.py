@@ -136,6 +136,22 @@ def test_parts_are_mapped_and_joined_whatever_their_size():
     assert shapes == [(8,), (16,), (24,)]  # one trace each; 21 are filled up to 24
 
 
+@pytest.mark.parametrize(("stop_at", "kept"), [(1, None), (2, 8), (3, 16)])
+def test_an_interrupt_gives_what_was_finished(stop_at, kept):
+    calls = []
+
+    def double(x):
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return 2 * x
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        devices.map_batches(devices.make_layout("jit"), double, 8, np.arange(21.0))
+    assert raised.type is devices.Interrupted
+    np.testing.assert_array_equal(raised.value.finished, kept and 2 * np.arange(kept))
+
+
 def test_one_process_agrees_with_itself():
     assert devices.share("good") == "good"
     done = []

@@ -130,14 +130,19 @@ with atomic_path(pathlib.Path(sys.argv[1]) / "file") as temporary:
 """
 
 
-def test_what_a_killed_process_leaves_is_cleared(tmp_path):
+def test_what_a_killed_process_leaves_is_cleared_by_the_next_that_writes_there(tmp_path):
     (tmp_path / "other").write_text("kept")
     subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
-    assert len(os.listdir(tmp_path)) == 2
-    clear_unfinished(tmp_path, older_than=3600.0)
-    assert len(os.listdir(tmp_path)) == 2
+    (half,) = tmp_path.glob(".fmd-*")
     clear_unfinished(tmp_path)
-    assert os.listdir(tmp_path) == ["other"]
+    assert half.is_dir(), "so young that its process may not have locked it yet"
+    os.utime(half, (1e9, time.time() - 5))
+    with atomic_path(tmp_path / "mine") as temporary:
+        assert not half.exists()
+        temporary.write_text("whole")
+        os.utime(temporary.parent, (1e9, time.time() - 3600))
+        write_json(tmp_path / "another", {})  # does not take the one that is being written
+    assert sorted(os.listdir(tmp_path)) == ["another", "mine", "other"]
 
 
 def test_digests_of_files_bytes_and_pieces_agree(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from fmd import main
+from fmd import cli, devices, main
 from fmd.commands import FRAMES, parse_labels
 from fmd.data import load as load_source
 from fmd.data.sources import idx
@@ -101,6 +101,29 @@ def test_a_picture_is_not_overwritten_unless_asked(fmd, trained):
     assert fmd(*command)[0] == 0
     assert fmd(*command) == (2, "fmd: x.png exists; choose another --outfile, or replace it with --overwrite\n")
     assert fmd(*command, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.png", "x.gif"])
+def test_an_interrupt_keeps_the_images_that_are_finished(fmd, trained, monkeypatch, name):
+    command = ("--mode=sample", f"--checkpoint={trained}", "--n_samples=300", "--steps=1", f"--outfile={name}")
+    place, calls = devices.split_batch, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return place(*arguments)
+
+    monkeypatch.setattr(devices, "split_batch", interrupted)
+    monkeypatch.setattr(cli, "leave", lambda code, at_once=False: sys.exit(code))
+    code, said = fmd(*command)
+    assert (code, said.splitlines()[-1]) == (130, f"fmd: interrupted: the first 256 of 300 images are in {name}")
+    if name == "x.npz":
+        with np.load(name) as kept:
+            assert kept["images"].shape == (256, 8, 8, 1)
+            np.testing.assert_array_equal(kept["labels"], np.arange(256) % 10)
+    else:
+        assert Path(name).stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from fmd.files import atomic_path, clear_unfinished, data_cache, digest
+from fmd.files import atomic_path, data_cache, digest
 
 Arrays = dict[str, np.ndarray]
-
-DAY = 86_400.0  # seconds after which an unfinished file is nobody's
 
 
 def kept_arrays(name: str, identity: object, build: Callable[[], Arrays]) -> Arrays:
@@ -39,7 +37,6 @@ def kept_arrays(name: str, identity: object, build: Callable[[], Arrays]) -> Arr
             logging.warning("decoding again: the kept copy %s is damaged (%s)", path, error)
     arrays = build()
     try:
-        clear_unfinished(path.parent, older_than=DAY)
         with atomic_path(path, overwrite=True) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
     except OSError as error:
