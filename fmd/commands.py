@@ -18,7 +18,7 @@ from fmd.evaluation import sweep
 from fmd.evaluation.quality import make_quality
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
-from fmd.files import atomic_path, expand, write_json
+from fmd.files import atomic_path, data_cache, digest, expand, write_json
 from fmd.pictures import animation
 from fmd.pictures.grids import image_grid, save_png
 from fmd.randomness import key
@@ -232,7 +232,7 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
     sampler = samplers.load(checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)
     dataset = load_data(sampler.info.config, overrides, trust=parsed.trust)
-    folder = checkpoint / ".eval"
+    folder = data_cache() / "samples" / digest(str(checkpoint.resolve()).encode())  # never one that a stranger made
     if sweeping:
         kind, values = sweeping
         asked = {name for name in cli.SETTINGS if parsed[name].value is not None}

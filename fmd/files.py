@@ -108,6 +108,19 @@ def digest(
     return found
 
 
+def refuse_larger(what: str, size: int) -> None:
+    """Raises ValueError where `what` says that it unpacks to more bytes than this machine, or this job, may hold."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(Path(file).read_text()))
+    if size > min(limits):
+        raise ValueError(
+            f"{what} says that it unpacks to {size / 1e9:,.1f} GB, and this machine has {min(limits) / 1e9:,.1f} GB "
+            f"of memory: it is damaged, or too large"
+        )
+
+
 def download(url: str, path: Path, *, limit: int, timeout: float = 8.0, quiet: bool = False) -> None:
     """Fetches `url` into the file `path`, atomically, with a progress bar.
 

@@ -16,6 +16,7 @@ from fmd import cli, devices, main
 from fmd.commands import FRAMES, parse_labels
 from fmd.data import load as load_source
 from fmd.data.sources import idx
+from fmd.evaluation import evaluate as evaluation
 from fmd.files import write_json
 from fmd.run_info import read_run_info
 from tests.helpers import toys
@@ -141,6 +142,15 @@ def test_an_animation_runs_from_noise_to_the_picture(fmd, trained, suffix):
     inside = noise[10:-10, 10:-10]
     assert ((inside == 0).mean() > 0.05) & ((inside == 255).mean() > 0.05) & (noise != picture).any()
     assert fmd(*command, f"x{suffix}")[0] == 2
+
+
+def test_an_evaluation_keeps_its_samples_where_no_stranger_can_put_some(fmd, trained, monkeypatch):
+    used = []
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, folder, **k: used.append(folder) or {"figures": {}})
+    for path in (trained, trained / "checkpoints" / "4"):
+        assert fmd("--mode=eval", f"--checkpoint={path}")[0] == 0
+    assert len(set(used)) == 2
+    assert not any(trained in folder.parents for folder in used)
 
 
 def own_images(folder):

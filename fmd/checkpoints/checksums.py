@@ -1,13 +1,17 @@
 """Checksums of the files of a checkpoint or an export, so that damage is noticed before anything is built on it."""
 
 import json
+import re
 from pathlib import Path
+
+from absl import logging
 
 from fmd.files import digest
 
 CHECKSUMS = "checksums.json"
 ARRAYS = "*/**/*"  # the files in sub-folders: all that Orbax no longer changes when a step is about to be done
 ALL = "**/*"
+NOT_READ = re.compile(r"^\.|^eval\.json$|^sweep_\w+\.(json|png)$|^checksums\.json$|(^|/)(\.DS_Store|\._[^/]*)$")
 
 
 def digests(folder: Path, pattern: str = ARRAYS) -> dict[str, str]:
@@ -32,6 +36,24 @@ def verify(folder: Path) -> None:
         raise ValueError(
             f"{len(wrong)} of {len(want)} files in {folder} are missing or changed, the first is {wrong[0]}"
         )
+
+
+def refuse_unlisted(folder: Path) -> None:
+    """Raises ValueError for a file beside listed ones in a sub-folder: a library would read it. Others are told.
+
+    Hidden files at the top, those of a file manager, and what evaluations write are not spoken of.
+    """
+    listed = json.loads((folder / CHECKSUMS).read_text())
+    found = sorted(str(file.relative_to(folder)) for file in folder.glob(ALL) if file.is_file() or file.is_symlink())
+    strange = [name for name in found if name not in listed and not NOT_READ.search(name)]
+    read = {name.split("/")[0] for name in listed if "/" in name}
+    if inside := [name for name in strange if name.split("/")[0] in read]:
+        raise ValueError(
+            f"{len(inside)} files in {folder} are not among those that it was exported with, the first is {inside[0]}; "
+            f"remove them, or fetch a good copy"
+        )
+    if strange:
+        logging.warning("%s holds %d files that it was not exported with: %s", folder, len(strange), strange[0])
 
 
 def damage(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from fmd.checkpoints import power_averages
-from fmd.checkpoints.checksums import ALL, CHECKSUMS, damage, digests, first_line, verify
-from fmd.files import expand, write_json
+from fmd.checkpoints.checksums import ALL, CHECKSUMS, damage, digests, first_line, refuse_unlisted, verify
+from fmd.files import expand, refuse_larger, write_json
 from fmd.run_info import FILE, RunInfo, read_run_info
 from fmd.types import Params
 
@@ -47,6 +48,7 @@ def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, 
         return _load_step(path, info, average)
     if exported:
         verify(path)
+        refuse_unlisted(path)
         return read_arrays(path / WEIGHTS), info
     numbered = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     for step in sorted(numbered, key=lambda p: int(p.name), reverse=True):
@@ -136,8 +138,10 @@ def _of_width(step: Path, info: RunInfo, width: float) -> Params:
 def read_arrays(item: Path) -> Params:
     """All arrays of one Orbax item as NumPy, whatever devices they were saved from."""
     handler = ocp.PyTreeCheckpointHandler()
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(item).tree)
     try:
+        found = handler.metadata(item).tree
+        refuse_larger(str(item), sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(found)))
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), found)
         arrays: Params = handler.restore(item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
         return arrays
     finally:

@@ -240,6 +240,9 @@ def test_without_figures_the_card_says_so(quick, run, tmp_path):
         ("from /home/me/a b/c d/e.npz and /x/f.npz", "from e.npz and f.npz"),
         ("from /home/me/x, see https://a/b", "from x, see https://a/b"),
         ("1,000 images (10 classes) from ../pictures", "1,000 images (10 classes) from pictures"),
+        ("from the image files in clients/acme/set", "from the image files in set"),
+        ("from data/me/a.npz and data/me/b.npz", "from a.npz and b.npz"),
+        ("from the TFDS set cifar10/3.0.2 prepared in /x/y", "from the TFDS set cifar10/3.0.2 prepared in y"),
     ],
 )
 def test_the_card_names_no_folder_of_the_machine(provenance, told):
@@ -248,7 +251,11 @@ def test_the_card_names_no_folder_of_the_machine(provenance, told):
 
 def test_paths_become_names_and_other_text_stays():
     said = {"path": "/a/b c/d", "name": "ns/set:1.0", "deep": {"list": ["~/x", 3, None]}, "rounding": "x / 2"}
+    said |= {"init_from": "runs/acme/one", "first": {"teacher": "file:///home/me/two"}, "url": "https://a/b"}
     assert without_folders(said) == {
+        "init_from": "one",
+        "first": {"teacher": "two"},
+        "url": "https://a/b",
         "path": "d",
         "name": "ns/set:1.0",
         "deep": {"list": ["x", 3, None]},

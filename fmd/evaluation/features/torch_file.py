@@ -152,6 +152,9 @@ class _StateUnpickler(pickle.Unpickler):
 def _read_zip(file: BinaryIO) -> tuple[dict[str, _Tensor], Arrays]:
     """Tensors by name and storages by key."""
     with zipfile.ZipFile(file) as archive:
+        size = file.seek(0, io.SEEK_END)
+        if sum(member.file_size for member in archive.infolist()) > size:  # torch.save does not compress
+            raise ValueError(f"its members say that they unpack to more than its {size} bytes")
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if len(roots) != 1:
