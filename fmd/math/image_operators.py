@@ -32,7 +32,7 @@ def mask(
 ) -> Operator:
     """x where `mask` (0 or 1) is 1, else 0: inpainting.
 
-    A mask [H, W] is that of images [..., H, W, C], any other is broadcast against the last axes of x. Instead of a mask,
+    A mask [H, W] is that of images [..., H, W, C]; any other is broadcast against the last axes of x. Or
     the name of a `hidden` region of images: a half, or a box in the centre whose sides are `share` of the image's.
     """
     if (mask is None) == (hidden is None):
