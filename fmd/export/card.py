@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fmd.blocks import Plain, as_plain
 from fmd.export import describe, snippets
 from fmd.export.quality import Figures
+from fmd.methods.mean_flow import JUMP
 from fmd.run_info import RunInfo
 from fmd.types import Params
 
@@ -28,7 +29,7 @@ evaluations of the network per image.
 | `weights/` | the averaged weights as an Orbax checkpoint |
 | `weights.safetensors` | the same weights, by dotted names |
 | `sampler.stablehlo` | the guided sampler with the weights inside, for JAX alone |
-| `config.json` | format version, config, image shape, classes, origin of the data, step, settings of the sampler |
+{flow_row}| `config.json` | format version, config, image shape, classes, origin of the data, step, settings of the sampler |
 | `samples.png` | the picture above |
 | `checksums.json` | BLAKE2b-128 of every other file |
 
@@ -97,6 +98,9 @@ No fmd and no Flax: `pip install "jax>={least_jax}" flatbuffers`.
 The code is Apache-2.0. The weights were made from the data named above, and the terms of that data apply to them.
 """
 
+FLOW_ROW = """\
+| `flow.stablehlo` | the same with the guided flow of this network in place of its jumps: slower, for any weight |
+"""
 ORBAX_NOTE = """\
 The network is in `fmd.models`, guidance and solver are functions of `fmd.math`. The options of the compiler make it
 equal to the bit; the images are right without them, too."""
@@ -138,6 +142,7 @@ def model_card(info: RunInfo, params: Params, figures: Sequence[Figures], *, per
         inputs=describe.inputs(info),
         weight_range=guided if program["guided"] else "1: neither this model nor its way to sample can be guided",
         least_jax=program["least_jax"],
+        flow_row=FLOW_ROW if settings.solver == JUMP else "",
         orbax_note=ORBAX_NOTE if snippets.is_plain(info) else METHOD_NOTE,
         **snippets.programs(info),
     )

@@ -3,6 +3,7 @@
 NAME/weights/             Orbax checkpoint: the averaged parameters
 NAME/weights.safetensors  the same, by dotted names
 NAME/sampler.stablehlo    the guided sampler with the parameters inside, see fmd.export.portable
+NAME/flow.stablehlo       of a network that is sampled by jumps: the guided flow of the same parameters, for any weight
 NAME/config.json          format version, config, image shape, classes, where the data came from, step, sampler settings
 NAME/README.md            what the model is, how good, and how to load each form
 NAME/samples.png          a grid drawn by it
@@ -31,6 +32,7 @@ from fmd.export.places import origin, without_folders
 from fmd.export.quality import find_figures
 from fmd.files import atomic_path, expand
 from fmd.math import solvers
+from fmd.methods.mean_flow import JUMP
 from fmd.models import conditions
 from fmd.pictures.grids import choose_rows, draw_grid, save_png
 from fmd.randomness import stream
@@ -39,6 +41,7 @@ from fmd.sampling.sampler import Sampler, load
 from fmd.types import Condition, Params
 
 FORMAT = 1  # of the notes in weights.safetensors
+FLOW, FLOW_STEPS = "flow.stablehlo", 10  # the flow of a network that jumps, and its midpoint steps
 PER_CLASS = 8  # samples in a row of the picture
 
 
@@ -78,6 +81,9 @@ def export(
         folder.mkdir()
 
         (folder / "sampler.stablehlo").write_bytes(portable.serialize(sampler.model, weights, info, settings))
+        if settings.solver == JUMP:
+            flow = settings.replace(solver="midpoint", steps=FLOW_STEPS)
+            (folder / FLOW).write_bytes(portable.serialize(sampler.model, weights, info, flow))
         (folder / "weights.safetensors").write_bytes(tensors(weights, info))
         rows = choose_rows(info.num_classes, info.class_names, PER_CLASS)
         drawn = sampler.sample(shown(info, rows.labels), stream(info.config.seed, "sample"))

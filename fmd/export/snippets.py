@@ -109,6 +109,7 @@ def is_plain(info: RunInfo) -> bool:
     settings, method = info.config.sample, methods.from_config(info.config)
     return (
         isinstance(method, FlowMatching)
+        and not method.clip_data
         and info.conditions is None
         and settings.schedule is None
         and rule_of(settings, method.schedule).init is None

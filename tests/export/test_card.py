@@ -138,6 +138,7 @@ BY_METHOD = {
         "sample": {"solver": "jump", "guidance": {"name": "cfg", "weight": 1.0}},
     },
     "the guided flow of a method with two times": {"method": {"name": "shortcut"}},
+    "clipped predictions": {"method": {"name": "flow_matching", "clip_data": True}},
     "another schedule": {"sample": {"schedule": {"name": "cosine"}}},
     "told more than labels": {
         "conditions": {

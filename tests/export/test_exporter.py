@@ -240,3 +240,20 @@ def test_arrays_that_do_not_fit_into_memory_are_refused(copied, monkeypatch):
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 10, "SC_PHYS_PAGES": 10}.__getitem__)
     with pytest.raises(ValueError, match="weights says that it unpacks to"):
         load(copied)
+
+
+def test_a_network_that_jumps_is_exported_with_its_flow_beside(tmp_path):
+    """Both programs draw what the sampler draws, by one evaluation and by the guided flow."""
+    jumps = {"method": {"name": "mean_flow"}, "sample": {"solver": "jump", "steps": 1, "guidance": {"weight": 1.0}}}
+    info = half_trained.make_info(**jumps)
+    params = half_trained.make_params(info)
+    folder = exporter.export(half_trained.write_run(tmp_path / "run", info, params), tmp_path / "model")
+    sampler = load(folder)
+    noise = np.random.default_rng(0).standard_normal((3, *info.image_shape), np.float32)
+    labels = np.arange(3, dtype=np.int32)
+    asked = {"sampler": (1.0, {}), "flow": (2.0, {"solver": "midpoint", "steps": exporter.FLOW_STEPS, "weight": 2.0})}
+    for name, (weight, settings) in asked.items():
+        program = jax.export.deserialize(bytearray((folder / f"{name}.stablehlo").read_bytes()))
+        found = np.asarray(program.call(noise, labels, np.float32(weight))).astype(int)
+        assert np.abs(found - sampler(labels, noise=noise, **settings)).max() <= 1
+    assert "`flow.stablehlo`" in (folder / "README.md").read_text()
