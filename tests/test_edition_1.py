@@ -1,6 +1,7 @@
 """What the first edition left is read and drawn from as it was then; see tests/fixtures/edition_1."""
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 
 import fmd
+from fmd import config as configs
 from fmd import data
+from fmd.checkpoints.weights import load_weights, read_arrays
 from fmd.devices import make_layout
 from fmd.evaluation import evaluate, likelihood
 from fmd.export.exporter import export
+from fmd.files import write_json
 from fmd.randomness import key
 from fmd.sampling.sampler import load
+from fmd.training import trainer
 
 FIXTURE = Path(__file__).parent / "fixtures" / "edition_1"
 
@@ -89,6 +94,22 @@ def test_the_figures_are_those_of_then(edition, sampler, tmp_path):
     assert found["figures"]["nearest_ratio"] == pytest.approx(then["figures"]["nearest_ratio"], rel=1e-5)
     counted = {"likelihood_examples": 0, "fmd": fmd.__version__}
     assert found["settings"].items() >= {**asked, **counted}.items()
+
+
+def test_the_training_goes_on_where_it_was(edition, tmp_path):
+    """Also where the window of the log is not empty: its sums are those of then."""
+    workdir = shutil.copytree(edition / "run", tmp_path / "run")
+    values = json.loads((workdir / "config.json").read_text())
+    values["config"]["train"]["num_steps"] = 24
+    write_json(workdir / "config.json", values)
+    config = configs.resolve({**values["config"], "log": {"every": 7}})
+    run = trainer.start(config, workdir, data.load("digits"))
+    saved = read_arrays(workdir / "checkpoints" / "20" / "train")
+    assert run.step == 20
+    assert float(run.state.window.steps) == float(saved["window"]["steps"]) > 0
+    assert run.state.window.figures == {}
+    for ours, theirs in [(run.state.params, saved["params"]), (run.weights, load_weights(edition / "run")[0])]:
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ of the files are written just before, so a step without them, or with other file
 import contextlib
 import operator
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from jaxtyping import PyTree
@@ -86,8 +87,10 @@ class Store:
         self.wait()
         self._manager.close()
 
-    def restore(self, ema: PyTree, train: PyTree) -> tuple[PyTree, PyTree] | None:
+    def restore(self, ema: PyTree, train: PyTree, *older: PyTree) -> tuple[PyTree, PyTree] | None:
         """The newest undamaged (ema, train), placed as the abstract trees say; None where nothing was saved yet.
+
+        `older` are further forms that `train` had in earlier versions.
 
         A damaged step is set aside as `damaged-STEP`, with a warning, and the one before it is used.
 
@@ -101,15 +104,7 @@ class Store:
                 on_main(partial(_set_aside, self.folder / str(step)))
                 self._manager.reload()
                 continue
-            items = ocp.args.Composite(ema=ocp.args.StandardRestore(ema), train=ocp.args.StandardRestore(train))
-            try:
-                restored = self._manager.restore(step, args=items)
-            except Exception as error:  # the files are as they were written, so they were written by another program
-                raise ValueError(
-                    f"checkpoint {step} in {self.folder} does not fit this model ({first_line(error)}); "
-                    f"go on with the version of fmd that wrote it, or choose another --workdir"
-                ) from error
-            return restored["ema"], restored["train"]
+            return self._restored(step, ema, (train, *older))
         if steps or any(self.folder.glob("damaged-*")):
             raise ValueError(
                 f"no checkpoint in {self.folder} can be read; they were renamed damaged-*. "
@@ -117,10 +112,29 @@ class Store:
             )
         return None
 
+    def _restored(self, step: int, ema: PyTree, forms: Sequence[PyTree]) -> tuple[PyTree, PyTree]:
+        failures: list[Exception] = []
+        for train in forms:
+            items = ocp.args.Composite(ema=ocp.args.StandardRestore(ema), train=ocp.args.StandardRestore(train))
+            try:
+                restored = self._manager.restore(step, args=items)
+                return restored["ema"], restored["train"]
+            except Exception as error:  # the files are as they were written, so they were written by another program
+                failures.append(error)
+        raise ValueError(
+            f"checkpoint {step} in {self.folder} does not fit this model ({first_line(failures[0])}); "
+            f"go on with the version of fmd that wrote it, or choose another --workdir"
+        ) from failures[0]
+
     def _seal(self) -> None:
-        """Adds the checksums to a step that is all there but still has its temporary name."""
+        """Adds the checksums to a step that is all there but still has its temporary name.
+
+        Raises OSError where the libraries that saved it do not find its arrays again: then it stays without a name.
+        """
         if is_main_process():
             for temporary in self.folder.glob(f"{self._pending}.orbax-checkpoint-tmp*"):
+                for item in ("ema", "train"):
+                    _check_readable(temporary / item)
                 write_json(temporary / CHECKSUMS, digests(temporary))
 
 
@@ -136,6 +150,17 @@ def _one_line_for_disk_errors(folder: Path) -> Iterator[None]:
             f"could not save to {folder}: {first_line(error)}; free some space or fix its permissions and run "
             f"the same command again: the last complete checkpoint is good"
         ) from error
+
+
+def _check_readable(item: Path) -> None:
+    """Raises OSError where the names and shapes of an item's arrays cannot be read back, which takes milliseconds."""
+    try:
+        if jax.tree.leaves(ocp.PyTreeCheckpointHandler().metadata(item).tree):
+            return
+        why = "no arrays are found in it"
+    except Exception as error:  # whatever the storage layers raise
+        why = first_line(error)
+    raise OSError(f"what was saved in {item} cannot be read back ({why})")
 
 
 def _set_aside(step: Path) -> None:

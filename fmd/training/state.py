@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from fmd.types import Params
 
 TIME_BINS = 8  # the loss is also logged for eighths of [0, 1]
+EDITION_1 = ("steps", "loss", "grad_norm", "bin_loss", "bin_count")  # the window's sums in fmd 0.1
 
 
 class Window(flax.struct.PyTreeNode):
@@ -60,3 +61,15 @@ def create_state(
         skipped=jnp.zeros((), jnp.int32),
         first_bad=jnp.full((), -1, jnp.int32),
     )
+
+
+def as_edition_1(state: TrainState) -> TrainState:
+    """The state in the form that fmd 0.1 saved: sums without the figures of a method, which none had."""
+    return state.replace(window={name: getattr(state.window, name) for name in EDITION_1})
+
+
+def from_edition_1(state: TrainState) -> TrainState:
+    """The state of today from one in the form of `as_edition_1`; any other stays as it is."""
+    if isinstance(state.window, Window):
+        return state
+    return state.replace(window=Window(**state.window, figures={}))

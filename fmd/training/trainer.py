@@ -32,7 +32,7 @@ from fmd.training import origin
 from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
 from fmd.training.run import Run
-from fmd.training.state import TrainState, create_state
+from fmd.training.state import TrainState, as_edition_1, create_state, from_edition_1
 from fmd.training.step import train_steps, trained
 from fmd.types import Params
 
@@ -128,7 +128,8 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
         workdir / "checkpoints", keep_last=keep.keep_last, keep_every=keep.keep_every, keep_best=keep.keep_best
     )
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    restored = store.restore(ema=placed.ema, train=placed.replace(ema={}))
+    rest = placed.replace(ema={})
+    restored = store.restore(placed.ema, rest, as_edition_1(rest))
     source = origin.origin_of(config, workdir)
     if restored is None and (source is not None or recipe.critic):
         fresh = jax.device_get(jax.jit(init_params)())
@@ -139,7 +140,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
         state = jax.jit(init, out_shardings=shardings)()
     else:
         averages, rest = restored
-        state = rest.replace(ema=averages)
+        state = from_edition_1(rest).replace(ema=averages)
         if not recipe.skip_nonfinite:  # steps that were left out before are no reason to stop now
             state = state.replace(first_bad=jax.device_put(jnp.full((), -1, jnp.int32), shardings.first_bad))
         logging.info("going on from step %d in %s", int(state.step), workdir)

@@ -261,3 +261,14 @@ def test_what_a_run_says_comes_back_as_it_was(tmp_path):
     write_json(tmp_path / FILE, INFO.to_json())
     assert read_run_info(tmp_path) == INFO
     assert json.loads((tmp_path / FILE).read_text())["format"] == FORMAT
+
+
+@pytest.mark.parametrize("name", ["run [best]", "[a]", "lr[1e-3]/seed[0]"])
+def test_a_step_that_cannot_be_read_back_is_not_sealed(tmp_path, name):
+    """The libraries below read such a folder as a pattern; a run refuses it before its first step."""
+    store = Store(tmp_path / name)
+    store.save(3, *state(3))
+    with pytest.raises(OSError, match="cannot be read back"):
+        store.wait()
+    assert kept(tmp_path / name) == []
+    assert not list((tmp_path / name).rglob("checksums.json"))

@@ -110,6 +110,22 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_step(tmp_path, monkeypatc
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(load_weights(tmp_path / "run")[0]))
 
 
+class LeftOut(callbacks.Callback):
+    """Notes in the fifth step what a step that is left out leaves behind, and stops."""
+
+    def on_step_end(self, run):
+        if run.step == 5:
+            noted = run.state.replace(first_bad=jnp.int32(5), skipped=jnp.int32(1))
+            run.state = jax.device_put(noted, run.shardings)
+            run.stop()
+
+
+def test_skip_and_then_stop_goes_on_past_the_steps_that_were_left_out(tmp_path):
+    train(tmp_path / "run", LeftOut(), callbacks.Checkpoints(), train={"on_nonfinite": "skip"})
+    run = train(tmp_path / "run", train={"on_nonfinite": "stop"})
+    assert (run.finished, int(run.state.skipped), int(run.state.first_bad)) == (True, 1, -1)
+
+
 # -- whose folder -----------------------------------------------------------------------------------------------------
 
 
