@@ -156,7 +156,9 @@ def test_an_evaluation_keeps_its_samples_where_no_stranger_can_put_some(fmd, tra
 def own_images(folder):
     """The same 200 images of two classes as a folder, archives and IDX files; samples that are these images."""
     labels = np.repeat(np.int32([0, 1]), 100)
-    images = np.random.default_rng(0).integers(0, 128, (200, 8, 8), np.uint8) + np.uint8(100) * labels[:, None, None].astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 128, (200, 8, 8), np.uint8) + np.uint8(100) * labels[
+        :, None, None
+    ].astype(np.uint8)
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):
         for split in ("train", "test"):
             (folder / "files" / split / f"c{label}").mkdir(parents=True, exist_ok=True)
@@ -307,9 +309,15 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=sample", "--checkpoint={run}", "--steps=0"), "steps"),
         (("--mode=sample", "--checkpoint={run}", "--weight=nan"), "nan"),
         (("--mode=sample", "--checkpoint={run}", "--solver=dopri5", "--steps=9"), "steps = 9 has no effect with"),
-        (("--mode=eval", "--checkpoint={run}", "--solver=dopri8", "--config.sample.steps=9"), "no effect with 'dopri8'"),
+        (
+            ("--mode=eval", "--checkpoint={run}", "--solver=dopri8", "--config.sample.steps=9"),
+            "no effect with 'dopri8'",
+        ),
         ((*TINY, "--config.sample.solver=tsit5"), "steps = 1 has no effect with 'tsit5'"),
-        (("--mode=export", "--checkpoint={run}", "--out=x", "--solver=bosh3", "--steps=3"), "has no effect with 'bosh3'"),
+        (
+            ("--mode=export", "--checkpoint={run}", "--out=x", "--solver=bosh3", "--steps=3"),
+            "has no effect with 'bosh3'",
+        ),
         (("--mode=sample", "--checkpoint={run}", "--n_samples=0"), "n_samples"),
         (("--mode=sample", "--checkpoint={run}", "--outfile=x.jpg"), ".png, .npz, .gif or .webp"),
         (("--mode=sample", "--checkpoint={run}", "--average=decay7"), "decay7"),

@@ -27,6 +27,8 @@ def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8
         hint = ""
         if images.dtype.kind == "f" and images.size and 0 <= images.min() <= images.max() <= 1:
             hint = "; of values in [0, 1] save np.round(255 * images).astype(np.uint8)"
+        if images.dtype.kind in "iu" and images.dtype != np.uint8 and images.size:
+            hint = f"; its values run from {images.min()} to {images.max()}: bring them to 0 to 255 and save as uint8"
         raise ValueError(
             f"images must be uint8 [N, H, W, C] or [N, H, W], got {images.dtype} {list(images.shape)}{hint}"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fmd.data.archives import read_npz
-from fmd.data.sources import idx, mnist_wheel
+from fmd.data.sources import idx, mnist_wheel, npz
 from fmd.evaluation.features.torch_file import read_state_dict
 
 
@@ -46,7 +46,12 @@ def test_a_zip_bomb_is_refused_before_it_is_read(tmp_path, small_machine, monkey
 
 
 def test_what_fits_is_read(tmp_path, small_machine):
-    arrays = {"a": np.arange(6).reshape(2, 3), "b": np.float32(3), "c": np.zeros((0, 4)), "d": np.asfortranarray(np.eye(3))}
+    arrays = {
+        "a": np.arange(6).reshape(2, 3),
+        "b": np.float32(3),
+        "c": np.zeros((0, 4)),
+        "d": np.asfortranarray(np.eye(3)),
+    }
     np.savez_compressed(tmp_path / "x.npz", **arrays)
     found = read_npz(tmp_path / "x.npz")
     assert all(np.array_equal(found[name], array) for name, array in arrays.items())
@@ -56,7 +61,11 @@ def test_what_fits_is_read(tmp_path, small_machine):
     ("shape", "body", "message"),
     [
         ((2**31, 2**15, 28), 10, "unpacks to"),  # a claim
-        ((10, 28, 28), 2**25, "shape .10, 28, 28. needs 7840 values, the file has 7841"),  # a bomb: one byte too many is read
+        (
+            (10, 28, 28),
+            2**25,
+            "shape .10, 28, 28. needs 7840 values, the file has 7841",
+        ),  # a bomb: one byte too many is read
     ],
 )
 def test_a_gzipped_idx_file_is_read_as_far_as_its_header_says(small_machine, shape, body, message):
@@ -83,3 +92,10 @@ def test_a_state_dict_that_unpacks_to_more_than_it_has(tmp_path):
         archive.writestr("x/data.pkl", pickle.dumps({}) + bytes(10**6))
     with pytest.raises(ValueError, match="unpack to more than its"):
         read_state_dict(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64])
+def test_integers_of_another_type_are_told_their_range(tmp_path, dtype):
+    np.savez(tmp_path / "x.npz", np.arange(192).reshape(3, 8, 8).astype(dtype) * 5)
+    with pytest.raises(ValueError, match="its values run from 0 to 955: bring them to 0 to 255 and save as uint8"):
+        npz.load_npz(str(tmp_path / "x.npz"))

@@ -92,7 +92,15 @@ def load_arrays(file: io.BufferedIOBase) -> Tree:
     try:
         # The pickle was written by Python 2; encoding="bytes" keeps its strings, the array data, as they are.
         return _finish(_ArrayUnpickler(file, encoding="bytes").load())
-    except (pickle.UnpicklingError, AttributeError, IndexError, EOFError, TypeError, MemoryError, OverflowError) as error:
+    except (
+        pickle.UnpicklingError,
+        AttributeError,
+        IndexError,
+        EOFError,
+        TypeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise ValueError(f"the pickle is refused or damaged: {error or type(error).__name__}") from error
 
 

@@ -14,7 +14,6 @@ from fmd.data.sources import register_source
 from fmd.data.split import Split, split_off
 from fmd.files import expand, printable
 
-
 UNNAMED = {"arr_0": "images", "arr_1": "labels"}  # as `np.savez(file, images, labels)` calls them
 
 
@@ -28,7 +27,8 @@ def load_npz(
 ) -> ImageDataset:
     """Images, and labels if there are any, of the archive `path`.
 
-    Images are uint8 [N, H, W, C] or [N, H, W], labels are whole numbers [N]. Arrays without names are taken in this order.
+    Images are uint8 [N, H, W, C] or [N, H, W], labels are whole numbers [N]. Arrays without
+    names, `arr_0` and `arr_1`, are taken in this order.
 
     Channels in front, [N, C, H, W], and images of the values 0 and 1 alone are set right, with a warning.
 
@@ -83,4 +83,3 @@ def _read_split(path: Path, conditions: tuple[str, ...]) -> tuple[Split, bool]:
         return Split(images, y.get("label", np.zeros(len(images), np.int32))), labelled
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None
-
