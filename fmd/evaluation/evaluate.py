@@ -31,6 +31,7 @@ from fmd.evaluation.validation import make_validation
 from fmd.math import solvers
 from fmd.math.simulators import TOLERANCE
 from fmd.sampling import sampler as samplers
+from fmd.sampling.prior import flow_of
 from fmd.sampling.sampler import Sampler
 
 VALIDATION_EXAMPLES = 5000  # enough for a validation loss of MNIST that is right to half a per cent
@@ -83,7 +84,7 @@ def evaluate(
         ValueError: where the data set is not the model's, there are too few samples, or a setting is wrong.
     """
     if request.likelihood_examples:
-        likelihood.flow_of(sampler)  # refused now, not after the samples
+        flow_of(sampler, "bits per dimension")  # refused now, not after the samples
     result = judge_samples(sampler, dataset, request, settings, folder=folder, quiet=quiet)
     figures = result["figures"]
     count = min(VALIDATION_EXAMPLES, len(dataset.test))

@@ -14,7 +14,6 @@ import math
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -22,25 +21,15 @@ from fmd.data import Split, batch_indices
 from fmd.devices import cpu_compiler_options, map_batches
 from fmd.math.likelihood import bits_per_dim, dequantise, log_likelihood
 from fmd.methods.flow_matching import END_EPSILON
-from fmd.methods.method import Flow
-from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork
 from fmd.randomness import example_keys, stream
+from fmd.sampling.judging import in_float32
+from fmd.sampling.prior import flow_of
 from fmd.sampling.sampler import Sampler
 from fmd.types import Condition, Images, Index, Params, Pixels, TypedKey
 
 BATCH = 100
 TOLERANCE = 1e-4
-
-
-def flow_of(sampler: Sampler) -> Flow:
-    """The method of a sampler. ValueError where it has no field, and so no density."""
-    if not isinstance(sampler.method, Flow):
-        raise ValueError(
-            f"bits per dimension need the velocity field of a method, and {sampler.info.config.method.name!r} has "
-            f"none: give it `field(network)` and `schedule`, or leave out --bits_per_dim"
-        )
-    return sampler.method
 
 
 def measure(
@@ -75,7 +64,7 @@ def measure(
     Raises:
         ValueError: for a method without a velocity field.
     """
-    method, info = flow_of(sampler), sampler.info
+    method, info = flow_of(sampler, "bits per dimension"), sampler.info
     model, trace = in_float32(sampler.model), "hutchinson" if draws == 1 else "exact"
     count = min(examples, len(split))
     chosen = split.take(batch_indices(0, 0, count, len(split)))
@@ -125,12 +114,3 @@ def measure(
         "draws": draws,
         "trace": trace,
     }
-
-
-def in_float32(model: Model) -> Model:
-    """The network computing in float32 with the same parameters, where it has a field `dtype`."""
-    dtype = getattr(model, "dtype", None)
-    if dtype is None or jnp.dtype(dtype).itemsize >= np.dtype(np.float32).itemsize:
-        return model
-    wide: Model = model.clone(dtype="float32" if isinstance(dtype, str) else jnp.float32)  # type: ignore[attr-defined]
-    return wide

@@ -11,7 +11,7 @@ distance from the one that was best by then.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from fmd.math.schedules import Schedule
 from fmd.types import Field, Images, Index, TypedKey
 
 LogProbabilities = Float[Array, "B classes"]
-Weighting = Literal["likelihood", "velocity"]
+WEIGHTINGS = ("likelihood", "velocity")
 
 MARGIN = 1e-3
 """How close to 0 and 1 a time is drawn: w is infinite at t = 1."""
@@ -40,7 +40,7 @@ def by_errors(
     draws: int = 64,
     first: int | None = None,
     keep: int | None = None,
-    weighting: Weighting = "likelihood",
+    weighting: str = "likelihood",
     log_prior: Float[Array, " classes"] | None = None,
     schedule: Schedule | None = None,
     indices: Index | None = None,
@@ -55,7 +55,7 @@ def by_errors(
     log_prior   log p(y); default: equal
     indices     [B]: the draws of example i are functions of (key, indices[i])
 
-    Raises ValueError for draws < 1, and a first or keep out of range.
+    Raises ValueError for draws < 1, a first or keep out of range, and an unknown weighting.
     """
     classes = jax.tree.leaves(labels)[0].shape[0]
     keep, first = classes if keep is None else keep, draws if first is None else first
@@ -63,6 +63,8 @@ def by_errors(
         raise ValueError(
             f"draws={draws}, first={first}, keep={keep}: draws at least 1, first in 1 to draws, keep in 1 to {classes}"
         )
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting={weighting!r} must be one of {', '.join(WEIGHTINGS)}")
     x1 = x1.astype(compute_dtype(x1.dtype))
     rows = x1.shape[0]
     path = schedules.get("linear") if schedule is None else schedule

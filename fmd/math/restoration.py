@@ -148,12 +148,7 @@ def restore(
     operator that is not linear where it must be, and a noise_std that the method cannot have.
     """
     restorer, shape = METHODS.build(method, params), tuple(shape)
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1")
-    if concrete(noise_std) and not (np.all(np.isfinite(noise_std)) and np.all(np.asarray(noise_std) >= 0)):
-        raise ValueError(f"noise_std={noise_std} must be finite and not negative")
-    if restorer.noisy and concrete(noise_std) and not np.all(np.asarray(noise_std) > 0):
-        raise ValueError(f"method {method!r} divides by noise_std, which is 0: give a small one, or use 'projection'")
+    check(restorer, method, noise_std, steps)
     operator = fitting(operator, shape[1:], restorer, method)
     dtype, made = compute_dtype(measurement.dtype), (*shape[:1], *operator.measured(shape[1:]))
     try:
@@ -167,6 +162,16 @@ def restore(
     problem = Problem(field, measurement, operator, noise_std, schedule, args, key, indices)
     x0 = problem.normal(0, shape[1:]) if noise is None else jnp.broadcast_to(noise.astype(dtype), shape)
     return restorer.draw(problem, x0, steps)
+
+
+def check(restorer: Restorer, method: str, noise_std: Scalars, steps: int) -> None:
+    """Raises ValueError for a noise_std that the method cannot have, as far as it is known, and for steps < 1."""
+    if steps < 1:
+        raise ValueError(f"steps={steps} must be at least 1")
+    if concrete(noise_std) and not (np.all(np.isfinite(noise_std)) and np.all(np.asarray(noise_std) >= 0)):
+        raise ValueError(f"noise_std={noise_std} must be finite and not negative")
+    if restorer.noisy and concrete(noise_std) and not np.all(np.asarray(noise_std) > 0):
+        raise ValueError(f"method {method!r} divides by noise_std, which is 0: give a small one, or use 'projection'")
 
 
 def fitting(operator: Operator | Map, shape: tuple[int, ...], restorer: Restorer, method: str) -> Operator:

@@ -22,6 +22,7 @@ from fmd.checkpoints.weights import load_weights
 from fmd.config import Settings
 from fmd.devices import Layout, cpu_compiler_options, make_layout, map_batches, replicate
 from fmd.math import solvers
+from fmd.math.operators import Map, Operator
 from fmd.math.pixels import to_uint8
 from fmd.methods import Method
 from fmd.models import conditions
@@ -31,6 +32,7 @@ from fmd.models.registry import build_model
 from fmd.randomness import example_normal, request_rng
 from fmd.registry import import_modules
 from fmd.run_info import RunInfo
+from fmd.sampling import editing, judging, restoring
 from fmd.types import Condition, Images, Params, Rng, TypedKey
 
 
@@ -59,7 +61,7 @@ class Sampler:
         self.settings = info.config.sample
         self.image_shape, self.num_classes = info.image_shape, info.num_classes
         self.method: Method = methods.from_config(info.config)
-        self.programs: dict[Any, Callable[..., Samples]] = {}
+        self.programs: dict[Any, Callable[..., PyTree]] = {}
         self._weak: dict[str, tuple[Model, Params]] = {}
         check(self.method, info, self.settings)  # so that a wrong default is refused now, not after the training
 
@@ -110,7 +112,7 @@ class Sampler:
         settings = (self.settings if settings is None else settings).replace(**changes)
         refuse_without_effect(settings, [name for name, value in changes.items() if value is not None])
         check(self.method, self.info, settings)
-        y, count = self._check_condition(y)
+        y, count = self.check_condition(y)
         noise = self._check_noise(noise, key, count)
         params = self.params if params is None else params
         program = self.program(settings)
@@ -121,6 +123,36 @@ class Sampler:
             self.layout, partial(program, *shared), batch_size, source, y, quiet=quiet, what="sampling"
         )
         return drawn
+
+    def restore(
+        self, measurement: Any, operator: Operator | Map, key: TypedKey, y: Condition = None, **options: Any
+    ) -> np.ndarray:
+        """Draws of the images behind measurements, uint8; see `fmd.sampling.restoring.restore`."""
+        return restoring.restore(self, measurement, operator, key, y, **options)
+
+    def edit(self, images: Any, y: Condition, key: TypedKey, **options: Any) -> np.ndarray:
+        """The images told `y`, uint8 [B, H, W, C]; see `fmd.sampling.editing.edit`."""
+        return editing.edit(self, images, y, key, **options)
+
+    def invert(self, images: Any, y: Condition = None, **options: Any) -> np.ndarray:
+        """The noise float32 [B, H, W, C] that flows to the images; see `round_trip`."""
+        return self.round_trip(images, y, **options)[0]
+
+    def round_trip(self, images: Any, y: Condition = None, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(their noise, the error [B] of flowing there and back); see `fmd.sampling.editing.round_trip`."""
+        return editing.round_trip(self, images, y, **options)
+
+    def interpolate(self, first: Any, second: Any, y: Condition = None, **options: Any) -> np.ndarray:
+        """Images between two, uint8 [shares, B, H, W, C]; see `fmd.sampling.editing.interpolate`."""
+        return editing.interpolate(self, first, second, y, **options)
+
+    def classify(self, images: Any, key: TypedKey | None = None, **options: Any) -> np.ndarray:
+        """log p(y | x) float32 [B, classes]; see `fmd.sampling.judging.classify`."""
+        return judging.classify(self, images, key, **options)
+
+    def bits_per_dim(self, images: Any, y: Condition = None, key: TypedKey | None = None, **options: Any) -> np.ndarray:
+        """Bits per dimension of each image, [B]; see `fmd.sampling.judging.bits_per_dim`."""
+        return judging.bits_per_dim(self, images, y, key, **options)
 
     def program(self, settings: Settings) -> Callable[..., Samples]:
         """The compiled sampler for these settings; weights other than exactly 1 and 0 share one."""
@@ -164,7 +196,7 @@ class Sampler:
             self._weak[path] = model_of(info), replicate(self.layout, params)
         return self._weak[path]
 
-    def _check_condition(self, y: Condition) -> tuple[Condition, int]:
+    def check_condition(self, y: Condition) -> tuple[Condition, int]:
         """The condition as host arrays, and the number of its examples."""
         told = self.info.conditions
         y = jax.tree.map(np.asarray, y if isinstance(y, dict) or hasattr(y, "dtype") else np.asarray(y))

@@ -90,6 +90,6 @@ def test_a_model_of_flax_keeps_all_but_its_dtype():
 
 def test_a_method_without_a_field_is_refused_in_one_line(dataset):
     fieldless = judged.make_sampler(judged.make_info(**judged.FIELDLESS))
-    with pytest.raises(ValueError, match="need the velocity field of a method, and 'fieldless' has none") as refused:
+    with pytest.raises(ValueError, match="needs the velocity field of a method, and 'fieldless' has none") as refused:
         likelihood.measure(fieldless, dataset.test, examples=4, seed=0, quiet=True)
     assert "\n" not in str(refused.value)

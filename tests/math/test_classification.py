@@ -88,6 +88,8 @@ def test_one_line_for_what_is_wrong():
     for options in ({"draws": 0}, {"draws": 4, "first": 5}, {"draws": 4, "keep": 4}):
         with pytest.raises(ValueError, match="draws at least 1, first in 1 to draws, keep in 1 to 3"):
             classify(**options)
+    with pytest.raises(ValueError, match="weighting='loss' must be one of likelihood, velocity"):
+        classify(1, weighting="loss")
     with pytest.raises(ValueError, match="draws=0 must be at least 1"):
         anomaly.reconstruction(field(), X, KEY, draws=0)
     with pytest.raises(ValueError, match="one or more finite scores"):

@@ -1,0 +1,172 @@
+"""Images judged by a trained model: their classes, bits per dimension, and how far a restored copy is from them.
+
+The formulas are in `fmd.math.classification`, `likelihood` and `anomaly`. Likelihoods are computed in float32, whatever
+the network was trained in.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fmd.math import anomaly, classification
+from fmd.math.likelihood import bits_per_dim as bits_of
+from fmd.math.likelihood import dequantise, log_likelihood
+from fmd.math.pixels import to_unit
+from fmd.models.contract import Model
+from fmd.randomness import example_keys
+from fmd.randomness import key as key_of
+from fmd.sampling.prior import Prior, ask, check_images, check_told, end_epsilon, flow_of
+from fmd.types import Condition, Field, Index, Number, Params, Pixels, TypedKey
+
+TOLERANCE = 1e-4  # of the solver behind a likelihood
+
+
+def classify(
+    sampler: Prior,
+    images: Any,
+    key: TypedKey | None = None,
+    *,
+    draws: int = 64,
+    first: int | None = None,
+    keep: int | None = None,
+    weighting: str = "likelihood",
+    exact: bool = False,
+    batch_size: int = 50,
+    params: Params | None = None,
+    quiet: bool = True,
+) -> np.ndarray:
+    """log p(y | x) of each class, float32 [B, classes].
+
+    Args:
+        sampler: a model of labels.
+        images: uint8 [B, H, W, C].
+        key: a typed key; default: that of seed 0.
+        draws: K, pairs of noise and time for each image, the same for all classes.
+        first, keep, weighting: as in `fmd.math.classification.by_errors`.
+        exact: by likelihood instead, with one Hutchinson probe that all classes share; much slower.
+        batch_size: images per call; the network sees all classes of them at once.
+        params, quiet: as in `restore`.
+
+    Raises:
+        ValueError: for a model without labels or told more, images of another shape or dtype, numbers out of range.
+    """
+    if sampler.num_classes < 1 or sampler.info.conditions is not None:
+        raise ValueError("classify needs a model that is told labels and nothing else: its classes are the answers")
+    pixels, schedule = check_images(sampler, images), flow_of(sampler).schedule
+    epsilon, key = end_epsilon(sampler), key_of(0) if key is None else key
+
+    def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels) -> Float[Array, "B classes"]:
+        x, labels = to_unit(pixels), jnp.arange(sampler.num_classes, dtype=jnp.int32)
+        if not exact:
+            return classification.by_errors(
+                field, x, key, labels=labels, draws=draws, first=first, keep=keep, weighting=weighting,
+                schedule=schedule, indices=index,
+            )  # fmt: skip
+        noise_key, probe_key = jax.random.split(key)
+        x = jax.vmap(dequantise)(example_keys(noise_key, index), pixels)
+        return classification.by_likelihood(
+            field, x, labels=labels, key=probe_key, trace="hutchinson", prior_std=schedule.prior_std, indices=index,
+            rtol=TOLERANCE, atol=TOLERANCE, end_epsilon=epsilon,
+        )  # fmt: skip
+
+    name = ("classifying", "exact") if exact else ("classifying", draws, first, keep, weighting)
+    found: np.ndarray = ask(
+        sampler, name, compute, (key,), np.arange(len(pixels), dtype=np.int32), pixels,
+        batch_size=batch_size, params=params, quiet=quiet,
+    )  # fmt: skip
+    return found
+
+
+def bits_per_dim(
+    sampler: Prior,
+    images: Any,
+    y: Condition = None,
+    key: TypedKey | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    batch_size: int = 100,
+    params: Params | None = None,
+    quiet: bool = True,
+) -> np.ndarray:
+    """Bits per dimension of each image, float32 [B]; NaN where the solver failed.
+
+    One dequantisation and one Hutchinson probe each, functions of (key, number of the image): unbiased, not exact.
+
+    Args:
+        sampler: the model.
+        images: uint8 [B, H, W, C].
+        y: their conditions; None: untold.
+        key: a typed key; default: that of seed 0.
+        tolerance: of the solver.
+        batch_size, params, quiet: as in `restore`.
+
+    Raises:
+        ValueError: for images of another shape or dtype, and a condition that does not fit.
+    """
+    pixels = check_images(sampler, images)
+    told, schedule = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule
+    epsilon = end_epsilon(sampler)
+
+    def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels, y: Condition) -> Float[Array, " B"]:
+        noise_key, probe_key = jax.random.split(key)
+        x = jax.vmap(dequantise)(example_keys(noise_key, index), pixels)
+        log_p, _ = log_likelihood(
+            field, x, key=probe_key, trace="hutchinson", prior_std=schedule.prior_std, args=y, indices=index,
+            rtol=tolerance, atol=tolerance, end_epsilon=epsilon,
+        )  # fmt: skip
+        return bits_of(log_p, math.prod(pixels.shape[1:]))
+
+    index = np.arange(len(pixels), dtype=np.int32)
+    found: np.ndarray = ask(
+        sampler, ("bits per dimension", tolerance), compute, (key_of(0) if key is None else key,), index, pixels, told,
+        model=in_float32(sampler.model), batch_size=batch_size, params=params, quiet=quiet,
+    )  # fmt: skip
+    return found
+
+
+def reconstruction(
+    sampler: Prior,
+    images: Any,
+    y: Condition = None,
+    key: TypedKey | None = None,
+    *,
+    start: Number = 0.4,
+    draws: int = 4,
+    steps: int = 20,
+    batch_size: int = 100,
+    params: Params | None = None,
+    quiet: bool = True,
+) -> np.ndarray:
+    """The mean square [B] of what an image loses when it is noised up to `start` and restored by the flow.
+
+    Arguments and errors as in `bits_per_dim`, and as in `fmd.math.anomaly.reconstruction`.
+    """
+    pixels = check_images(sampler, images)
+    told, schedule = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule
+    epsilon = end_epsilon(sampler)
+
+    def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels, y: Condition) -> Float[Array, " B"]:
+        return anomaly.reconstruction(
+            field, to_unit(pixels), key, start=start, draws=draws, steps=steps, args=y, schedule=schedule,
+            indices=index, end_epsilon=epsilon,
+        )  # fmt: skip
+
+    index = np.arange(len(pixels), dtype=np.int32)
+    found: np.ndarray = ask(
+        sampler, ("reconstructing", start, draws, steps), compute, (key_of(0) if key is None else key,), index, pixels,
+        told, batch_size=batch_size, params=params, quiet=quiet,
+    )  # fmt: skip
+    return found
+
+
+def in_float32(model: Model) -> Model:
+    """The network computing in float32 with the same parameters, where it has a field `dtype`."""
+    dtype = getattr(model, "dtype", None)
+    if dtype is None or jnp.dtype(dtype).itemsize >= np.dtype(np.float32).itemsize:
+        return model
+    wide: Model = model.clone(dtype="float32" if isinstance(dtype, str) else jnp.float32)  # type: ignore[attr-defined]
+    return wide
