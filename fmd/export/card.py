@@ -28,8 +28,8 @@ evaluations of the network per image.
 |---|---|
 | `weights/` | the averaged weights as an Orbax checkpoint |
 | `weights.safetensors` | the same weights, by dotted names |
-| `sampler.stablehlo` | the guided sampler with the weights inside, for JAX alone |
-{flow_row}| `config.json` | format version, config, image shape, classes, origin of the data, step, settings of the sampler |
+| `sampler.stablehlo` | the guided sampler with the weights inside, for JAX alone |{flow_row}
+| `config.json` | format version, config, image shape, classes, origin of the data, step, settings of the sampler |
 | `samples.png` | the picture above |
 | `checksums.json` | BLAKE2b-128 of every other file |
 
@@ -98,9 +98,8 @@ No fmd and no Flax: `pip install "jax>={least_jax}" flatbuffers`.
 The code is Apache-2.0. The weights were made from the data named above, and the terms of that data apply to them.
 """
 
-FLOW_ROW = """\
-| `flow.stablehlo` | the same with the guided flow of this network in place of its jumps: slower, for any weight |
-"""
+FLOW_ROW = """
+| `flow.stablehlo` | the same with the guided flow of this network in place of its jumps: slower, for any weight |"""
 ORBAX_NOTE = """\
 The network is in `fmd.models`, guidance and solver are functions of `fmd.math`. The options of the compiler make it
 equal to the bit; the images are right without them, too."""

@@ -76,6 +76,7 @@ def classify(
     name = ("classifying", "exact") if exact else ("classifying", draws, first, keep, weighting)
     found: np.ndarray = ask(
         sampler, name, compute, (key,), np.arange(len(pixels), dtype=np.int32), pixels,
+        model=in_float32(sampler.model) if exact else None,
         batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
     return found
