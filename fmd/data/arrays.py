@@ -3,11 +3,13 @@
 Those are uint8 images [N, H, W, C], int32 labels and float32 vectors.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-CHANNELS = (1, 3, 4)
+CHANNELS = (1, 2, 3, 4)
 
 
 def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8[np.ndarray, "N H W C"]:
@@ -16,19 +18,18 @@ def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8
     Truth values become 0 and 255.
 
     Args:
-        images: uint8 or bool [N, H, W], [N, H, W, C] or [N, C, H, W]; or [H, W, C, N] where `count` says so.
+        images: bool or whole numbers from 0 to 255, [N, H, W], [N, H, W, C] or [N, C, H, W]; or [H, W, C, N] where `count` says so.
         where: they came from, for messages.
         count: N, where it is known from the labels.
 
     Raises:
         ValueError: for other types and shapes.
     """
+    low, high = (images.min(), images.max()) if images.size and images.dtype.kind in "iuf" else (0, 0)
+    if images.dtype.kind in "iu" and 0 <= low <= high <= 255:
+        images = images.astype(np.uint8)
     if images.dtype not in (np.uint8, np.bool_) or images.ndim not in (3, 4) or not images.size:
-        hint = ""
-        if images.dtype.kind == "f" and images.size and 0 <= images.min() <= images.max() <= 1:
-            hint = "; of values in [0, 1] save np.round(255 * images).astype(np.uint8)"
-        if images.dtype.kind in "iu" and images.dtype != np.uint8 and images.size:
-            hint = f"; its values run from {images.min()} to {images.max()}: bring them to 0 to 255 and save as uint8"
+        hint = next((f"; {hint}" for fits, hint in _hints(images, float(low), float(high)) if fits), "")
         raise ValueError(
             f"images must be uint8 [N, H, W, C] or [N, H, W], got {images.dtype} {list(images.shape)}{hint}"
         )
@@ -43,6 +44,17 @@ def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8
         logging.warning("%s: the images have their channels in front, %s; they are moved back", where, images.shape[1:])
         return np.ascontiguousarray(np.moveaxis(images, 1, -1))
     return images
+
+
+def _hints(images: np.ndarray, low: float, high: float) -> Iterator[tuple[bool, str]]:
+    """What to do about arrays of the wrong kind: whether it applies, and the words."""
+    floats = images.dtype.kind == "f"
+    yield floats and 0 <= low <= high <= 1, "of values in [0, 1] save np.round(255 * images).astype(np.uint8)"
+    yield floats and -1 <= low <= high <= 1, "of values in [-1, 1] save np.round(127.5 * (images + 1)).astype(np.uint8)"
+    yield floats and 0 <= low <= high <= 255, "save np.round(images).astype(np.uint8)"
+    whole = images.dtype.kind in "iu" and images.dtype != np.uint8
+    yield whole, f"its values run from {low:.0f} to {high:.0f}: bring them to 0 to 255 and save as uint8"
+    yield images.ndim == 2 and images.size > 0, "give each image its height and width: images.reshape(N, H, W, C)"
 
 
 def full_range(images: list[np.ndarray], where: str) -> list[np.ndarray]:

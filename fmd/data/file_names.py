@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from fmd.files import printable
@@ -15,8 +16,8 @@ _MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|...
 _MAGIC_BARE = re.compile(rb"BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6]\s", re.DOTALL)  # raw photographs begin so, too
 
 _REST = r"(?:[ ._-]?(?:set|split|data|dataset|images?|imgs|pictures|photos))?[ ._-]?\d*"
-_TRAIN = re.compile(rf"(?:train|training|trn){_REST}")
-_TESTS = [re.compile(rf"(?:{names}){_REST}") for names in ("test|testing|tst", "val|valid|validation|dev|eval|holdout")]
+_NAMES = ("train|training|trn", "test|testing|tst", "val|valid|validation|dev|eval|holdout")
+_ROLES = [re.compile(rf"(?:\d+[ ._-]+)?(?:{names}){_REST}") for names in _NAMES]
 _IGNORED = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
 
 
@@ -36,8 +37,23 @@ def role(name: str) -> int | None:
     The usual names count, in any case.
     """
     plain = name.strip().casefold()
-    patterns = [_TRAIN, *_TESTS]
-    return next((number for number, pattern in enumerate(patterns) if pattern.fullmatch(plain)), None)
+    return next((number for number, pattern in enumerate(_ROLES) if pattern.fullmatch(plain)), None)
+
+
+def roles(names: Sequence[str]) -> dict[str, int]:
+    """The role of each name that has one, as `role` numbers them.
+
+    Where no folder is called a training folder, "seg_train" is one beside "seg_test": both begin alike.
+    """
+    found = {name: number for name in names if (number := role(name)) is not None}
+    if 0 in found.values():
+        return found
+    ends = ((name, place + 1) for name in names for place, letter in enumerate(name) if letter in " ._-")
+    for beginning in sorted({name[:end] for name, end in ends}):
+        rest = {name: role(name.removeprefix(beginning)) for name in names if name.startswith(beginning)}
+        if 0 in rest.values() and {1, 2} & set(rest.values()):
+            return {name: number for name, number in rest.items() if number is not None}
+    return found
 
 
 def is_image(path: Path) -> bool:

@@ -29,6 +29,8 @@ _CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1}
 _CHANNELS |= dict.fromkeys(("P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"), 3)
 _REFUSED = {"F": "32-bit floating-point pixels", "I": "32-bit whole-number pixels"}  # of no agreed range
 _ORIENTATION = 0x0112  # the EXIF tag
+# What is opened, whatever a name says: of Pillow's other formats some start a program of the system.
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000", "ICO", "PCX")
 _STACKS = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")  # formats of several pages; an MPO's second image is a preview
 
 
@@ -144,8 +146,10 @@ def _open(path: Path, use: Callable[["Image.Image"], T]) -> T:
     """
     from PIL import Image
 
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=formats) as image:
             return use(image)
     except (Unsupported, Image.DecompressionBombError, PermissionError, FileNotFoundError):
         raise
@@ -154,7 +158,7 @@ def _open(path: Path, use: Callable[["Image.Image"], T]) -> T:
         if bare is None:
             raise
         try:
-            with Image.open(io.BytesIO(bare)) as image:
+            with Image.open(io.BytesIO(bare), formats=formats) as image:
                 return use(image)
         except Exception:
             raise error from None

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fmd.data.file_names import SUFFIXES, is_image, natural, role, visible_names
+from fmd.data.file_names import SUFFIXES, is_image, natural, role, roles, visible_names
 from fmd.files import printable
 
 REPEATED = "folders that are read already by another name"
@@ -78,8 +78,9 @@ class Finder:
     def find(self, folder: Path) -> Found:
         """The files of `folder`, in whichever layout it has."""
         names = sorted((name for name in visible_names(folder) if (folder / name).is_dir()), key=natural)
-        trains = [name for name in names if role(name) == 0]
-        tests = sorted((name for name in names if role(name)), key=lambda name: role(name) or 0)
+        known = roles(names)
+        trains = [name for name in names if known.get(name) == 0]
+        tests = sorted((name for name in names if known.get(name)), key=known.__getitem__)
         if trains and tests:
             train = self.unwrapped(self.scan(folder / trains[0]))
             if train.images():
@@ -88,10 +89,15 @@ class Finder:
             self.start_again()
         whole = self.scan(folder)
         filled = whole.classes()
+        if filled and not whole.files and all(role(below.path.name) for below in filled):
+            raise ValueError(
+                f"{printable(folder)} has no training images, only {', '.join(self.show(f.path) for f in filled)}; to "
+                f"train on one of these give its own path"
+            )
         if len(filled) == 1 and not whole.files:
             if role(filled[0].path.name) == 0:
                 return self.in_splits(folder, self.unwrapped(filled[0]), [], [])
-            inner = {role(below.path.name) for below in filled[0].classes()}
+            inner = set(roles([below.path.name for below in filled[0].classes()]).values())
             if 0 in inner and inner & {1, 2}:  # an archive unpacked into a folder of its own
                 self.start_again()
                 return self.find(filled[0].path)
@@ -212,7 +218,8 @@ class Finder:
                 elif entry.is_file():
                     self.passed["files that are no images"][printable(entry.suffix.lower() or entry.name)] += 1
                 else:
-                    self.passed["broken links"][self.show(entry)] += 1
+                    what = "broken links" if entry.is_symlink() else "special files, such as sockets"
+                    self.passed[what][self.show(entry)] += 1
             # Real folders first: what a link leads to is then read in its own place.
             below.sort(key=lambda entry: (entry.is_symlink(), natural(entry.name)))
         except PermissionError as error:

@@ -24,6 +24,10 @@ FOUR = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 4), dtype=np.uint8)
         (GREY[..., 0].transpose(1, 2, 0), GREY),
         (GREY > 99, 255 * (GREY > 99)),
         ((GREY > 99)[..., 0], 255 * (GREY > 99)),
+        (COLOUR.astype(np.int64), COLOUR),
+        (GREY[..., 0].astype(np.uint16), GREY),
+        (COLOUR.astype(">i4").transpose(0, 3, 1, 2), COLOUR),
+        (COLOUR[..., :2].transpose(0, 3, 1, 2), COLOUR[..., :2]),
     ],
 )
 def test_images_are_found_in_every_usual_order_of_axes(given, expected):
@@ -34,9 +38,12 @@ def test_images_are_found_in_every_usual_order_of_axes(given, expected):
     ("given", "words"),
     [
         (COLOUR / 255, r"got float64 \[6, 8, 9, 3\]; of values in \[0, 1\] save np.round\(255 \* images\)"),
-        (COLOUR.astype(np.float32), r"got float32 \[6, 8, 9, 3\]$"),
-        (COLOUR.astype(np.int64), r"got int64"),
-        (COLOUR.reshape(6, -1), r"got uint8 \[6, 216\]"),
+        (COLOUR / 128 - 1, r"got float64 \[6, 8, 9, 3\]; of values in \[-1, 1\] save np.round\(127.5"),
+        (COLOUR.astype(np.float32), r"got float32 \[6, 8, 9, 3\]; save np.round\(images\)"),
+        (COLOUR * 2.0, r"got float64 \[6, 8, 9, 3\]$"),
+        (COLOUR.astype(np.int64) - 128, r"got int64 \[6, 8, 9, 3\]; its values run from -128 to 127: bring them"),
+        (COLOUR.astype(np.uint16) * 257, r"got uint16 \[6, 8, 9, 3\]; its values run from 0 to 65535: bring"),
+        (COLOUR.reshape(6, -1), r"got uint8 \[6, 216\]; give each image its height and width"),
         (COLOUR[:0], r"got uint8 \[0, 8, 9, 3\]"),
     ],
 )

@@ -160,6 +160,15 @@ def test_whole_files_that_cannot_serve_say_why(tmp_path, pixels, words):
         load("folder", path=str(tmp_path))
 
 
+@pytest.mark.parametrize("form", ["EPS", "PDF"])
+def test_no_program_is_started_for_a_picture(tmp_path, log, form):
+    """Pillow hands PostScript to Ghostscript, whatever the name of the file says."""
+    paint_classes(tmp_path / "set")
+    (tmp_path / "set" / "a" / "page.jpg").write_bytes(encoded(form, noise(size=(6, 6))))
+    load("folder", path=str(tmp_path / "set"))
+    assert any("1 x no picture, or damaged at its beginning (a/page.jpg)" in line for line in log)
+
+
 def test_too_many_pixels_are_a_reason(tmp_path, log):
     paint_classes(tmp_path / "set")
     Image.new("1", (19_000, 10_000)).save(tmp_path / "set" / "a" / "wide.png")

@@ -41,6 +41,10 @@ def shape(root):
         ("Training Images", "test-images"),
         ("train2017", "val2017"),
         ("trainset", "holdout"),
+        ("1_Train", "2_Validation"),
+        ("seg_train", "seg_test"),
+        ("mnist_png_training", "mnist_png_testing"),
+        ("cats-vs-dogs train", "cats-vs-dogs val"),
     ],
 )
 def test_splits_are_known_by_all_their_usual_names(tmp_path, train, test):
@@ -54,13 +58,28 @@ def test_splits_are_known_by_all_their_usual_names(tmp_path, train, test):
     assert "1 images beside the splits (cover.png)" in told
 
 
-@pytest.mark.parametrize("name", ["bus", "trainer", "tested", "contest", "retraining", "valid", "development"])
+@pytest.mark.parametrize(
+    "name", ["bus", "trainer", "tested", "contest", "retraining", "valid", "development", "express_train"]
+)
 def test_other_names_are_classes(tmp_path, name):
     assert file_names.role(name) is None or name == "valid"
     touch(tmp_path, "train/0.png", f"{name}/0.png") if name != "valid" else touch(
         tmp_path, "invalid/0.png", "valid/0.png"
     )
     assert len(shape(tmp_path)[0]) == 2
+
+
+def test_names_that_begin_in_different_ways_are_classes(tmp_path):
+    touch(tmp_path, "steam_train/0.png", "road_test/0.png", "steam_engine/0.png")
+    assert shape(tmp_path) == (("road_test", "steam_engine", "steam_train"), 3, None)
+
+
+@pytest.mark.parametrize("names", [["test"], ["Test", "val"], ["dev", "2_test"]])
+def test_test_images_alone_are_not_trained_on(tmp_path, names):
+    touch(tmp_path, *(f"{name}/{c}/{k}.png" for name in names for c in "ab" for k in range(2)))
+    with pytest.raises(ValueError, match="has no training images, only .*; to train on one of these give its own path"):
+        shape(tmp_path)
+    assert shape(tmp_path / names[0]) == (("a", "b"), 4, None)
 
 
 def test_the_images_of_split_folders_are_their_own(tmp_path):
