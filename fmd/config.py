@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import importlib.util
 import math
+import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ def load_file(path: str | Path) -> Plain:
 
     Raises ValueError when the file is missing, fails, or has no such function.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # which leaves the home of an unknown user as it is
     if not path.is_file():
         near = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
         raise ValueError(f"no config file {path}; there are: {', '.join(near) or 'none in that folder'}")

@@ -22,7 +22,9 @@ flags.DEFINE_string("config", None, "Config file (train). Override a key with --
 flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
 flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, or an exported folder (sample, eval, export).")
 flags.DEFINE_string("average", None, "Average of the weights: a name, or std=0.1 for any width. Default: the first.")
-flags.DEFINE_integer("n_samples", None, "How many images. Default: 64 (sample), 5000 (eval).", lower_bound=1)
+flags.DEFINE_integer(
+    "n_samples", None, "How many images. Default: 64 (sample), 5000 (eval).", lower_bound=1, upper_bound=2**31 - 1
+)
 flags.DEFINE_string("outfile", "samples.png", "A .png, .npz arrays `images` and `labels`, or a .gif or .webp (sample).")
 flags.DEFINE_string("label", None, "One class, several as 1,2,3, or `null` for unconditional; default: all in turn.")
 flags.DEFINE_float("weight", None, "Guidance weight: 1 conditional, 0 unconditional. Default: the config's.")

@@ -296,6 +296,13 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
     [
         ((), "needs a config file"),
         (("--config=nowhere.py",), "no config file"),
+        (("--config=~nobody-here/c.py",), "no config file ~nobody-here/c.py"),
+        ((DIGITS, "--workdir=~nobody-here/run"), "the home folder of this user is not known"),
+        (("--mode=sample", "--checkpoint=~nobody-here/run"), "the home folder of this user is not known"),
+        (("--mode=sample", "--checkpoint={run}", "--n_samples=99999999999999999999"), "--n_samples=99999"),
+        (("--mode=sample", "--checkpoint={run}", f"--seed={2**70}"), f"--seed={2**70}"),
+        (("--mode=eval", "--checkpoint={run}", "--seed=-1"), "--seed=-1"),
+        ((*TINY, f"--config.seed={2**70}"), "in [0, 2147483648)"),
         (("--mode=smaple",), "mode"),
         (("--mod=sample",), "mod"),
         (("surplus", DIGITS), "unexpected argument 'surplus'"),

@@ -18,7 +18,8 @@ def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8
     Truth values become 0 and 255.
 
     Args:
-        images: bool or whole numbers from 0 to 255, [N, H, W], [N, H, W, C] or [N, C, H, W]; or [H, W, C, N] where `count` says so.
+        images: bool or whole numbers from 0 to 255; [N, H, W], [N, H, W, C] or [N, C, H, W], or [H, W, C, N] where
+            `count` says so.
         where: they came from, for messages.
         count: N, where it is known from the labels.
 

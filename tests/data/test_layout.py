@@ -77,7 +77,9 @@ def test_names_that_begin_in_different_ways_are_classes(tmp_path):
 @pytest.mark.parametrize("names", [["test"], ["Test", "val"], ["dev", "2_test"]])
 def test_test_images_alone_are_not_trained_on(tmp_path, names):
     touch(tmp_path, *(f"{name}/{c}/{k}.png" for name in names for c in "ab" for k in range(2)))
-    with pytest.raises(ValueError, match="has no training images, only .*; to train on one of these give its own path"):
+    with pytest.raises(
+        ValueError, match=r"has no training images, only .*; to train on one of these give its own path"
+    ):
         shape(tmp_path)
     assert shape(tmp_path / names[0]) == (("a", "b"), 4, None)
 

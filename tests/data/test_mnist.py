@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import os
+import pwd
 import re
 import threading
 
@@ -96,6 +97,17 @@ def test_what_is_on_disk_comes_first_and_is_not_copied(outside, tmp_path):
     assert outside.tried == []
     assert "data/here" in dataset.provenance
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("home", [None, "~nobody-of-that-name/tfds"])
+def test_a_user_without_a_home_has_the_other_ways(outside, monkeypatch, home):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    if home is not None:
+        monkeypatch.setenv("TFDS_DATA_DIR", home)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    outside.arrays = ARRAYS
+    check(outside.load())
 
 
 def test_the_next_mirror_then_the_cache(outside, tmp_path):

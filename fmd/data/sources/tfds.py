@@ -130,9 +130,12 @@ def usual_folder() -> Path:
 def prepared_here(name: str) -> list[str]:
     """`name:version` of each version in TFDS's usual folder, the latest first.
 
-    TFDS is not loaded.
+    TFDS is not loaded. A user without a home has none.
     """
-    found = usual_folder().glob(f"{name}/*/dataset_info.json")
+    try:
+        found = usual_folder().glob(f"{name}/*/dataset_info.json")
+    except ValueError:
+        return []
     return sorted((f"{name}:{info.parent.name}" for info in found), reverse=True)
 
 
