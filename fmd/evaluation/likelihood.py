@@ -21,9 +21,8 @@ from fmd.data import Split, batch_indices
 from fmd.devices import cpu_compiler_options, map_batches
 from fmd.math.likelihood import bits_per_dim, dequantise, log_likelihood
 from fmd.methods.flow_matching import END_EPSILON
-from fmd.models.network import ModelNetwork
+from fmd.models.network import ModelNetwork, in_float32
 from fmd.randomness import example_keys, stream
-from fmd.sampling.judging import in_float32
 from fmd.sampling.prior import flow_of
 from fmd.sampling.sampler import Sampler
 from fmd.types import Condition, Images, Index, Params, Pixels, TypedKey

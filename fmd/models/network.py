@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from fmd.blocks import Plain
 from fmd.models import conditions
+from fmd.models.contract import Model
 from fmd.types import Condition, Images, Mask, Params, Times
 
 
@@ -41,3 +44,12 @@ class ModelNetwork:
 
     def drop(self, y: Condition, mask: Mask | None = None, parts: Sequence[str] | None = None) -> Condition:
         return conditions.drop(y, self.conditions, self.num_classes, mask=mask, parts=parts)
+
+
+def in_float32(model: Model) -> Model:
+    """The network computing in float32 with the same parameters, where it has a field `dtype`."""
+    dtype = getattr(model, "dtype", None)
+    if dtype is None or jnp.dtype(dtype).itemsize >= np.dtype(np.float32).itemsize:
+        return model
+    wide: Model = model.clone(dtype="float32" if isinstance(dtype, str) else jnp.float32)  # type: ignore[attr-defined]
+    return wide

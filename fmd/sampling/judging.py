@@ -16,7 +16,7 @@ from fmd.math import anomaly, classification
 from fmd.math.likelihood import bits_per_dim as bits_of
 from fmd.math.likelihood import dequantise, log_likelihood
 from fmd.math.pixels import to_unit
-from fmd.models.contract import Model
+from fmd.models.network import in_float32
 from fmd.randomness import example_keys
 from fmd.randomness import key as key_of
 from fmd.sampling.prior import Prior, ask, check_images, check_told, end_epsilon, flow_of
@@ -162,12 +162,3 @@ def reconstruction(
         told, batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
     return found
-
-
-def in_float32(model: Model) -> Model:
-    """The network computing in float32 with the same parameters, where it has a field `dtype`."""
-    dtype = getattr(model, "dtype", None)
-    if dtype is None or jnp.dtype(dtype).itemsize >= np.dtype(np.float32).itemsize:
-        return model
-    wide: Model = model.clone(dtype="float32" if isinstance(dtype, str) else jnp.float32)  # type: ignore[attr-defined]
-    return wide

@@ -27,7 +27,7 @@ from fmd.math.pixels import to_uint8
 from fmd.methods import Method
 from fmd.models import conditions
 from fmd.models.contract import Model
-from fmd.models.network import ModelNetwork
+from fmd.models.network import ModelNetwork, in_float32
 from fmd.models.registry import build_model
 from fmd.randomness import example_normal, request_rng
 from fmd.registry import import_modules
@@ -327,6 +327,8 @@ def make_program(
     """
 
     def network(model: Model, params: Params) -> ModelNetwork:
+        if settings.solver in solvers.ADAPTIVE:  # the rounding of bfloat16 would be taken for the solver's error
+            model = in_float32(model)
         return ModelNetwork(model.apply, params, info.num_classes, info.conditions)
 
     def draw(

@@ -8,6 +8,7 @@ import pytest
 from fmd.data import batch_indices
 from fmd.devices import make_layout
 from fmd.evaluation import likelihood
+from fmd.models.network import in_float32
 from fmd.models.registry import build_model
 from fmd.sampling.sampler import Sampler
 from tests.helpers import judged, toys
@@ -84,8 +85,8 @@ def test_a_model_of_flax_keeps_all_but_its_dtype():
         build_model("unet", {**toys.UNET, **more, "num_classes": 4}) for more in ({}, {"dtype": "bfloat16"})
     )
     assert narrow != wide
-    assert likelihood.in_float32(narrow) == wide
-    assert likelihood.in_float32(wide) is wide
+    assert in_float32(narrow) == wide
+    assert in_float32(wide) is wide
 
 
 def test_a_method_without_a_field_is_refused_in_one_line(dataset):

@@ -11,7 +11,7 @@ from fmd.models.registry import build_model
 from fmd.randomness import example_normal
 from fmd.sampling.sampler import Sampler, load
 from fmd.training import recipe
-from tests.helpers import toys
+from tests.helpers import half_trained, toys
 
 KEY = jax.random.key(7)
 
@@ -161,3 +161,17 @@ def test_a_null_label_that_was_never_seen_is_refused_in_any_part(sampler, info, 
     for name in named:
         with pytest.raises(ValueError, match="label 3 asks for an unconditional image"):
             never({other: np.full(4, 3 * (other == name), np.int32) for other in named}, KEY)
+
+
+def test_the_error_of_an_adaptive_solver_is_seen_in_float32():
+    """A network of bfloat16 rounds by more than a usual tolerance."""
+    drawn = {}
+    for dtype in ("float32", "bfloat16"):
+        model = {**half_trained.UNET, "dtype": dtype}
+        narrow = half_trained.make_info(model=model, sample={"guidance": {"name": "cfg", "weight": 1.0}})
+        sampler = Sampler.from_info(narrow, params=half_trained.make_params(narrow), layout=make_layout("jit"))
+        ways = ({"solver": "dopri5", "tolerance": 0.1}, {"steps": 2})
+        drawn[dtype] = [sampler.sample([0, 1], KEY, **way) for way in ways]
+    for wide, narrow, same in zip(*drawn.values(), (True, False), strict=True):
+        assert np.array_equal(wide.images, narrow.images) == same
+    np.testing.assert_array_equal(*(adaptive.evaluations for adaptive, _ in drawn.values()))
