@@ -23,6 +23,7 @@ from fmd.pictures import animation
 from fmd.pictures.grids import image_grid, save_png
 from fmd.randomness import key
 from fmd.registry import import_modules
+from fmd.run_info import RunInfo
 from fmd.sampling import sampler as samplers
 from fmd.training import callbacks, origin, trainer
 from fmd.training.callbacks.progress import Progress
@@ -33,6 +34,7 @@ from fmd.types import Params
 
 Overrides = Sequence[tuple[str, str]]
 N_SAMPLES = 64
+SHOWN = 20  # classes in a line of the log
 FRAMES = 41  # of an animation; what most solvers have as steps divides 40
 
 
@@ -121,7 +123,7 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     cli.use_compilation_cache()
     sampler = samplers.load(parsed.checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)
-    labels = parse_labels(parsed.label, parsed.n_samples or N_SAMPLES, sampler.num_classes)
+    labels = parse_labels(parsed.label, parsed.n_samples or N_SAMPLES, sampler.info)
     if outfile.suffix in animation.SUFFIXES:
         settings = settings.replace(times=tuple(np.linspace(0, 1, FRAMES).tolist()))
     told = sampler.info.conditions is not None
@@ -191,18 +193,20 @@ def refuse_data(overrides: Overrides, why: str) -> None:
             raise ValueError(f"--config.{name} has no effect here: {why}; leave it out")
 
 
-def parse_labels(text: str | None, count: int, num_classes: int) -> np.ndarray:
-    """`count` labels, int32: the given ones in turn, or all classes in turn."""
-    if text is None:
-        chosen = list(range(max(num_classes, 1)))
-    elif text == "null":
-        chosen = [num_classes]
-    else:
-        try:
-            chosen = np.array([int(part) for part in text.split(",")], np.int32).tolist()
-        except (ValueError, OverflowError):
-            raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null") from None
-    return np.resize(np.array(chosen, np.int32), count)
+def parse_labels(text: str | None, count: int, info: RunInfo) -> np.ndarray:
+    """`count` labels, int32: the given names or numbers in turn, or all classes with training images in turn."""
+    parts = [text] if text is None or info.label_of(text) is not None else text.split(",")  # a name may have commas
+    chosen = info.classes if text is None else [info.label_of(part) for part in parts if part is not None]
+    if None in chosen:
+        names = f" by name or number: {', '.join((info.class_names or ())[:8])}, ..." if info.class_names else ""
+        raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null{names}")
+    labels = np.array(chosen, np.int32)
+    if empty := sorted(set(labels.tolist()) & set(info.empty_classes or ())):
+        logging.warning("no training image had the label %s: nothing was learnt of it", ", ".join(map(str, empty)))
+    if info.class_names is not None:
+        told = [f"{k} {info.class_names[k]}" for k in dict.fromkeys(labels.tolist()) if 0 <= k < info.num_classes]
+        logging.info("classes in turn: %s%s", ", ".join(told[:SHOWN]), ", ..." if len(told) > SHOWN else "")
+    return np.resize(labels, count)
 
 
 def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:

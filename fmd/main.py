@@ -26,7 +26,9 @@ flags.DEFINE_integer(
     "n_samples", None, "How many images. Default: 64 (sample), 5000 (eval).", lower_bound=1, upper_bound=2**31 - 1
 )
 flags.DEFINE_string("outfile", "samples.png", "A .png, .npz arrays `images` and `labels`, or a .gif or .webp (sample).")
-flags.DEFINE_string("label", None, "One class, several as 1,2,3, or `null` for unconditional; default: all in turn.")
+flags.DEFINE_string(
+    "label", None, "A class by name or number, several as 1,2,3, or `null` for unconditional; default: all in turn."
+)
 flags.DEFINE_float("weight", None, "Guidance weight: 1 conditional, 0 unconditional. Default: the config's.")
 flags.DEFINE_string("solver", None, "Solver (sample, eval). Default: the config's.")
 flags.DEFINE_integer("steps", None, "Solver steps (sample, eval). Default: the config's.")

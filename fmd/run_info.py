@@ -29,6 +29,7 @@ class RunInfo:
     averages: tuple[str, ...]
     provenance: str
     class_names: tuple[str, ...] | None = None
+    empty_classes: tuple[int, ...] | None = None  # those without training images; None where every class has some
     conditions: Plain | None = None  # by part, its kind and size; None where labels are all there is
     data_digest: str | None = None
     fmd_version: str = fmd.__version__
@@ -42,13 +43,26 @@ class RunInfo:
         told = self.num_classes > 0 or bool(self.conditions)
         return told and self.config.train.label_dropout > 0
 
+    @property
+    def classes(self) -> list[int]:
+        """The labels that the network was trained with; 0 alone without labels."""
+        return [label for label in range(max(self.num_classes, 1)) if label not in (self.empty_classes or ())]
+
+    def label_of(self, name: str) -> int | None:
+        """The label of a class by its name, by its number, or of `null`; None for anything else."""
+        if self.class_names is not None and name in self.class_names:
+            return self.class_names.index(name)
+        if name == "null":
+            return self.num_classes
+        return int(name) if name.strip().isdecimal() and int(name) < 2**31 else None
+
     def replace(self, **changes: Any) -> "RunInfo":
         return replace(self, **changes)
 
     def to_json(self) -> Plain:
         """Plain values; what is None of the weights, and what older formats lack, is left out."""
         values = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "config"}
-        optional = ("conditions", "data_digest", "step", "average", "sampler")
+        optional = ("conditions", "empty_classes", "data_digest", "step", "average", "sampler")
         kept = {key: value for key, value in values.items() if value is not None or key not in optional}
         return {"format": FORMAT, **kept, "config": as_plain(self.config)}
 
@@ -57,8 +71,8 @@ class RunInfo:
         """From what `to_json` gave, of this format or an older one. ValueError or KeyError for anything else."""
         known = {f.name for f in fields(cls)}
         found = {key: value for key, value in values.items() if key in known}
-        for key in ("image_shape", "averages", "class_names"):
-            found[key] = None if found[key] is None else tuple(found[key])
+        for key in ("image_shape", "averages", "class_names", "empty_classes"):
+            found[key] = None if found.get(key) is None else tuple(found[key])
         return cls(**{**found, "config": resolve(found["config"])})
 
 

@@ -19,7 +19,7 @@ from fmd.data.sources import idx
 from fmd.evaluation import evaluate as evaluation
 from fmd.files import write_json
 from fmd.run_info import read_run_info
-from tests.helpers import toys
+from tests.helpers import half_trained, toys
 
 ROOT = Path(__file__).parents[1]
 DIGITS = f"--config={ROOT}/configs/digits.py"
@@ -93,8 +93,37 @@ def test_labels_of_a_sample(fmd, trained):
                   "--outfile=x.npz")  # fmt: skip
     assert code == 0
     np.testing.assert_array_equal(np.load("x.npz")["labels"], [1, 2, 1])
-    np.testing.assert_array_equal(parse_labels("7", 3, 10), [7, 7, 7])
-    np.testing.assert_array_equal(parse_labels("null", 3, 10), [10, 10, 10])
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "labels"),
+    [
+        ("7", None, [7, 7, 7]),
+        ("null", None, [10, 10, 10]),
+        ("1,2", None, [1, 2, 1]),
+        ("猫,cat", ("cat", "猫"), [1, 0, 1]),
+        ("1,cat", ("cat", "dog"), [1, 0, 1]),
+        ("10", ("1", "2", "10"), [2, 2, 2]),  # a name before a number
+        ("a,b", ("a", "b", "a,b"), [2, 2, 2]),
+        ("null,cat", ("cat", "dog"), [2, 0, 2]),
+        (" dog", ("dog", " dog"), [1, 1, 1]),
+        (None, ("cat", "dog"), [0, 1, 0]),
+    ],
+)
+def test_classes_are_asked_for_by_name_or_number(text, names, labels):
+    info = half_trained.make_info(num_classes=10 if names is None else len(names)).replace(class_names=names)
+    np.testing.assert_array_equal(parse_labels(text, 3, info), labels)
+    for wrong in ("bird", "1.5", "", "cat,", "-1"):
+        with pytest.raises(ValueError, match=f"--label={wrong}; give a class, several as 1,2,3, or null"):
+            parse_labels(wrong, 3, info)
+
+
+def test_classes_without_training_images_are_not_drawn_unless_asked_for(caplog):
+    info = half_trained.make_info(num_classes=5).replace(class_names=tuple("abcde"), empty_classes=(0, 3))
+    np.testing.assert_array_equal(parse_labels(None, 4, info), [1, 2, 4, 1])
+    assert "no training image" not in caplog.text
+    np.testing.assert_array_equal(parse_labels("a,b", 2, info), [0, 1])
+    assert "no training image had the label 0: nothing was learnt of it" in caplog.text
 
 
 def test_a_picture_is_not_overwritten_unless_asked(fmd, trained):

@@ -185,7 +185,12 @@ def check_fits(sampler: Sampler, dataset: ImageDataset) -> None:
 
 def labels_of(request: Request, dataset: ImageDataset) -> Int32[np.ndarray, " N"]:
     """The labels of the samples that a request asks for."""
-    like = None if request.classes == "balanced" else real_features.split_of(dataset, request.references[0]).labels
+    counts = dataset.class_counts()
+    trained = np.arange(max(dataset.num_classes, 1)) if counts is None or not counts.any() else np.flatnonzero(counts)
+    like = trained.astype(np.int32)
+    if request.classes != "balanced":
+        there = real_features.split_of(dataset, request.references[0]).labels
+        like = there[np.isin(there, trained)] if np.isin(there, trained).any() else there
     return choose_labels(request.n_samples, dataset.num_classes, like)
 
 

@@ -85,7 +85,7 @@ def export(
             flow = settings.replace(solver="midpoint", steps=FLOW_STEPS)
             (folder / FLOW).write_bytes(portable.serialize(sampler.model, weights, info, flow))
         (folder / "weights.safetensors").write_bytes(tensors(weights, info))
-        rows = choose_rows(info.num_classes, info.class_names, PER_CLASS)
+        rows = choose_rows(info.classes, info.class_names, PER_CLASS)
         drawn = sampler.sample(shown(info, rows.labels), stream(info.config.seed, "sample"))
         if failed := int((~drawn.success).sum()):
             logging.warning("%d of %d samples failed: their pixels are not finite", failed, len(drawn.success))

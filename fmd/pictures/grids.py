@@ -26,18 +26,17 @@ class Rows(NamedTuple):
     names: list[str]  # one per row
 
 
-def choose_rows(num_classes: int, class_names: Sequence[str] | None, per_class: int) -> Rows:
-    """Rows for all classes, or for MOST_ROWS of them, evenly spread.
+def choose_rows(classes: Sequence[int], class_names: Sequence[str] | None, per_class: int) -> Rows:
+    """Rows for these classes, or for MOST_ROWS of them, evenly spread.
 
     Args:
-        num_classes: of the model; 0 gives one row without a name.
+        classes: their labels; one alone without names has no name.
         class_names: one per class, or None for their numbers.
         per_class: images in a row.
     """
-    classes = max(num_classes, 1)
-    rows = np.arange(classes, dtype=np.int32)[:: math.ceil(classes / MOST_ROWS)]
-    known = class_names or [str(i) if classes > 1 else "" for i in range(classes)]
-    return Rows(np.repeat(rows, per_class), writable([known[i] for i in rows], rows))
+    rows = np.array(classes, np.int32)[:: math.ceil(len(classes) / MOST_ROWS)]
+    names = [class_names[i] if class_names else str(i) if len(classes) > 1 else "" for i in rows]
+    return Rows(np.repeat(rows, per_class), writable(names, rows))
 
 
 def draw_grid(images: np.ndarray, rows: Rows) -> np.ndarray:

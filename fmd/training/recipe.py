@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fmd import methods
 from fmd.blocks import Plain
@@ -88,6 +89,8 @@ def make_recipe(
 
 def make_info(config: Config, dataset: ImageDataset) -> RunInfo:
     """Everything that a checkpoint must say to be sampled from without the data or the config file."""
+    counts = dataset.class_counts()
+    counts = np.ones(1) if counts is None else counts  # streamed: not known
     return RunInfo(
         config=config,
         image_shape=dataset.image_shape,
@@ -96,6 +99,7 @@ def make_info(config: Config, dataset: ImageDataset) -> RunInfo:
         averages=tuple(averages.averages(config.ema.decays, config.ema.power_stds)),
         provenance=dataset.provenance,
         class_names=dataset.class_names,
+        empty_classes=tuple(np.flatnonzero(counts == 0).tolist()) or None,
         conditions=dataset.conditions,
         data_digest=dataset.digest(),
     )

@@ -258,8 +258,9 @@ def test_what_is_no_model_is_named(run, tmp_path):
 
 
 def test_what_a_run_says_comes_back_as_it_was(tmp_path):
-    write_json(tmp_path / FILE, INFO.to_json())
-    assert read_run_info(tmp_path) == INFO
+    for info in (INFO, INFO.replace(empty_classes=(0, 2))):
+        write_json(tmp_path / FILE, info.to_json())
+        assert read_run_info(tmp_path) == info
     assert json.loads((tmp_path / FILE).read_text())["format"] == FORMAT
 
 

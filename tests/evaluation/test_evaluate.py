@@ -99,6 +99,15 @@ def test_the_balanced_way_asks_for_all_classes_in_turn(sampler, dataset, setting
         Request(classes="equal")
 
 
+@pytest.mark.parametrize(("balanced", "like"), [("balanced", [1, 3]), ("reference", [1, 1, 3])])
+def test_classes_without_training_images_are_not_asked_for(balanced, like):
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), np.uint8)
+    train, test = Split(images, np.int32([1, 3, 1, 3, 1, 3])), Split(images, np.int32([1, 2, 3, 1, 2, 2]))
+    gaps = ImageDataset("gaps", train, test, 5, "made up")
+    asked = evaluate.labels_of(evaluate.Request(n_samples=6, classes=balanced), gaps)
+    np.testing.assert_array_equal(np.sort(asked), np.sort(np.resize(like, 6)))
+
+
 def test_a_model_that_is_told_more_than_labels_is_judged(dataset, tmp_path):
     def told(split):
         style = split.images.reshape(len(split), -1)[:, :2].astype(np.float32)

@@ -16,7 +16,7 @@ class Samples(Callback):
     """A grid every `log.samples_every` steps: a row per class."""
 
     def on_train_start(self, run: Run) -> None:
-        self._rows = choose_rows(run.info.num_classes, run.info.class_names, run.config.log.samples_per_class)
+        self._rows = choose_rows(run.info.classes, run.info.class_names, run.config.log.samples_per_class)
         self._sampler = Sampler.from_info(run.info, model=run.model, layout=run.layout)
         self._y = matching_conditions(run.dataset.test, self._rows.labels)
 
