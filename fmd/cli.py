@@ -21,14 +21,16 @@ FLAGS_OF = {  # the flags that each mode looks at
     "train": {"config", "workdir", "coordinator", "num_processes", "process_id"},
     "sample": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", *SETTINGS},
     "eval": {"checkpoint", "average", "n_samples", "seed", "reference", "features", "bits_per_dim", "samples"}
-    | {"bits_draws", "classes", "source", "sweep", "teacher", "trust", *SETTINGS},
+    | {"bits_draws", "classes", "source", "sweep", "teacher", "trust", "classify", "against", *SETTINGS},
     "export": {"checkpoint", "average", "out", "trust", *SETTINGS},
+    "restore": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", "operator"}
+    | {"noise_std", "method", "draws", "images", "weight", "steps"},
 }
 
 NOT_BESIDE = {
     "samples": FLAGS_OF["eval"] - {"checkpoint", "samples", "source", "reference", "features"},  # drawn already
     "checkpoint": {"source"},  # it carries its own
-    "sweep": {"bits_per_dim", "bits_draws", "teacher"},
+    "sweep": {"bits_per_dim", "bits_draws", "teacher", "classify", "against"},
 }  # flags that have no effect where another is given
 
 KEY_OF = {"seed": "seed", "source": "data.source"}  # the keys of a config that do in training what a flag does

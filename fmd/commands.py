@@ -14,7 +14,7 @@ from fmd.blocks import Plain, as_plain
 from fmd.config import Config, Settings
 from fmd.data.dataset import matching_conditions
 from fmd.evaluation import evaluate as evaluation
-from fmd.evaluation import sweep
+from fmd.evaluation import restored, sweep
 from fmd.evaluation.quality import make_quality
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
@@ -35,6 +35,7 @@ from fmd.types import Params
 Overrides = Sequence[tuple[str, str]]
 N_SAMPLES = 64
 SHOWN = 20  # classes in a line of the log
+N_RESTORED, RESTORING_STEPS = 8, 100
 FRAMES = 41  # of an animation; what most solvers have as steps divides 40
 
 
@@ -221,6 +222,8 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
         classes=parsed.classes,
         likelihood_examples=parsed.bits_per_dim,
         likelihood_draws=parsed.bits_draws,
+        classify_examples=parsed.classify,
+        against=parsed.against,
     )
     if parsed["bits_draws"].present and not parsed.bits_per_dim:
         raise ValueError("--bits_draws has no effect without --bits_per_dim; say for how many images")
@@ -252,6 +255,44 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Measures images, restores them, and writes a PNG: truth, measurement, draws, mean, spread."""
+    cli.need(parsed, "checkpoint", "restore needs --checkpoint: a workdir, one step inside it, or an export")
+    cli.need(parsed, "operator", "restore needs --operator: what is measured, e.g. --operator=mask:hidden=lower_half")
+    outfile = expand(parsed.outfile)
+    if outfile.suffix != ".png":
+        raise ValueError(f"--outfile={outfile}: the name must end in .png")
+    if outfile.exists() and not parsed.overwrite:
+        raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
+    if overrides:
+        raise ValueError(f"--config.{overrides[0][0]} has no effect with --mode=restore; leave it out")
+    operator, count = restored.parse_operator(parsed.operator), parsed.n_samples or N_RESTORED
+    cli.use_compilation_cache()
+    sampler = samplers.load(parsed.checkpoint, average=parsed.average, trust=parsed.trust)
+    if parsed.images is None:
+        test = load_data(sampler.info.config, trust=parsed.trust).test
+        images = test.take(np.arange(min(count, len(test)))).images
+    else:
+        images, _ = restored.read_images(expand(parsed.images), count, sampler.image_shape)
+    labels = None if parsed.label is None else parse_labels(parsed.label, len(images), sampler.info)
+    done = restored.measure_and_restore(
+        sampler,
+        images,
+        labels,
+        operator,
+        key(parsed.seed),
+        noise_std=parsed.noise_std,
+        draws=parsed.draws,
+        method=parsed.method,
+        steps=parsed.steps or RESTORING_STEPS,
+        weight=1.0 if parsed.weight is None else parsed.weight,
+        quiet=False,
+    )
+    save_png(outfile, done.picture(max(1, 56 // sampler.image_shape[0])), overwrite=parsed.overwrite)
+    print("\n".join(f"{name:>28}  {evaluation.value_in_words(value)}" for name, value in done.figures().items()))
+    logging.info("a row each in %s: truth, measurement, draws, mean, spread", outfile)
+
+
 def report(result: Plain, outfile: Path) -> None:
     """Prints the figures and writes them with all that belongs to them."""
     print(evaluation.table(result))
@@ -275,4 +316,4 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
     logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
 
 
-MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model}
+MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model, "restore": restore}

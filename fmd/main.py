@@ -4,6 +4,7 @@
     python -m fmd.main --mode=sample --checkpoint=runs/NAME --n_samples=64 --outfile=samples.png [--label=7 --weight=3]
     python -m fmd.main --mode=eval   --checkpoint=runs/NAME
     python -m fmd.main --mode=export --checkpoint=runs/NAME --out=models/NAME
+    python -m fmd.main --mode=restore --checkpoint=runs/NAME --operator=mask:hidden=lower_half --outfile=restored.png
 
 This file is short on purpose: each mode is one function in `fmd.commands`, imported only when it runs.
 """
@@ -17,10 +18,10 @@ from absl import app, flags, logging
 from fmd import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore"], "What to do.")
 flags.DEFINE_string("config", None, "Config file (train). Override a key with --config.key=value.")
 flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
-flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, or an exported folder (sample, eval, export).")
+flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, or an exported folder (all but train).")
 flags.DEFINE_string("average", None, "Average of the weights: a name, or std=0.1 for any width. Default: the first.")
 flags.DEFINE_integer(
     "n_samples", None, "How many images. Default: 64 (sample), 5000 (eval).", lower_bound=1, upper_bound=2**31 - 1
@@ -40,9 +41,7 @@ flags.DEFINE_string("samples", None, "An .npz of images and labels to judge in p
 flags.DEFINE_string("source", None, "Data source of the real images for --samples, e.g. mnist (eval).")
 flags.DEFINE_string("reference", "test", "Real images to compare with: test, train, or test,train (eval).")
 flags.DEFINE_string("features", "auto", "What they are compared by: auto, domain, pixels, inception, or yours (eval).")
-flags.DEFINE_integer(
-    "bits_per_dim", 0, "Test images whose likelihood is computed, which is slow (eval).", lower_bound=0
-)
+flags.DEFINE_integer("bits_per_dim", 0, "Test images whose likelihood is computed: slow (eval).", lower_bound=0)
 flags.DEFINE_integer("bits_draws", 1, "Dequantisations of each of them: a tighter bound, much slower.", lower_bound=1)
 flags.DEFINE_enum(
     "classes",
@@ -52,6 +51,13 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("teacher", None, "A model whose images from the same noise are compared with, e.g. a run (eval).")
 flags.DEFINE_string("sweep", None, "Quality against weight, steps, shift or average; also weight=1,2,3 (eval).")
+flags.DEFINE_integer("classify", 0, "Test images that the model itself classifies (eval).", lower_bound=0)
+flags.DEFINE_string("against", None, "Data source whose images shall look strange, e.g. fashion_mnist (eval).")
+flags.DEFINE_string("operator", None, "What is measured: mask:hidden=lower_half, block_average:factor=4, blur:std=2.")
+flags.DEFINE_float("noise_std", 0.1, "Noise of the measurement, for pixels in [-1, 1] (restore).", lower_bound=0.0)
+flags.DEFINE_string("method", "tweedie", "tweedie, pigdm, flower, projection, d_flow, or yours (restore).")
+flags.DEFINE_integer("draws", 4, "Answers for each image (restore).", lower_bound=1)
+flags.DEFINE_string("images", None, "A folder or an .npz of images to restore. Default: test images (restore).")
 flags.DEFINE_string("out", None, "Folder to make (export).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")

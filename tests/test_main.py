@@ -88,6 +88,31 @@ def test_a_run_is_sampled_evaluated_and_exported(fmd, trained):
         np.testing.assert_array_equal(drawn["run"]["images"], drawn[other]["images"])
 
 
+@pytest.mark.slow
+def test_images_are_restored_and_judged(fmd, trained, monkeypatch):
+    monkeypatch.setattr(evaluation, "ANOMALY_EXAMPLES", 20)
+    command = (
+        "--mode=restore",
+        f"--checkpoint={trained}",
+        "--n_samples=3",
+        "--steps=2",
+        "--draws=2",
+        "--noise_std=0.3",
+    )
+    code, said = fmd(*command, "--operator=mask:hidden=centre+block_average:factor=2", "--outfile=x.png")
+    assert code == 0, said
+    assert Image.open("x.png").height > 3 * 8
+    np.savez("x.npz", images=np.zeros((2, 8, 8, 1), np.uint8), labels=np.zeros(2, np.int32))
+    more = ("--images=x.npz", "--operator=identity", "--method=flower", "--label=1", "--outfile=y.png")
+    assert fmd(*command, *more)[0] == 0
+    judged = ("--mode=eval", f"--checkpoint={trained}", "--n_samples=80", "--steps=2")
+    code, said = fmd(*judged, "--classify=9", "--against=digits")
+    assert code == 0, said
+    figures = json.loads((trained / "eval.json").read_text())["figures"]
+    assert figures["classification"]["examples"] == 9
+    assert figures["anomalies"]["bits"] == 0.5  # the same images
+
+
 def test_labels_of_a_sample(fmd, trained):
     code, _ = fmd("--mode=sample", f"--checkpoint={trained}", "--n_samples=3", "--steps=1", "--label=1,2",
                   "--outfile=x.npz")  # fmt: skip
@@ -375,6 +400,12 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=eval", "--checkpoint={run}", "--features=domain"), "domain features are for (28, 28, 1)"),
         (("--mode=eval", "--checkpoint={run}", "--bits_draws=3"), "--bits_draws has no effect without --bits_per_dim"),
         (("--mode=eval", "--checkpoint={run}", "--classes=all"), "classes"),
+        (("--mode=restore", "--checkpoint={run}"), "restore needs --operator"),
+        (("--mode=restore", "--checkpoint={run}", "--operator=blurr:std=1"), "unknown operator 'blurr'"),
+        (("--mode=restore", "--checkpoint={run}", "--operator=blur:1"), "write a name with its parameters"),
+        (("--mode=restore", "--checkpoint={run}", "--operator=grey"), "'grey' does not take images"),
+        (("--mode=restore", "--checkpoint={run}", "--operator=identity", "--solver=heun"), "--solver has no effect"),
+        (("--mode=restore", "--checkpoint={run}", "--operator=identity", "--outfile=x.gif"), "must end in .png"),
         (("--mode=eval", "--samples=x.npz", "--classes=balanced"), "--classes has no effect beside --samples"),
         (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
         (

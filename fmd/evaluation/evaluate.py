@@ -19,7 +19,7 @@ from fmd.config import Settings
 from fmd.data import ImageDataset
 from fmd.data.sources.npz import read_archive
 from fmd.devices import make_layout
-from fmd.evaluation import features, likelihood, real_features, sample_pool
+from fmd.evaluation import features, generative, likelihood, real_features, sample_pool
 from fmd.evaluation.features import Extractor
 from fmd.evaluation.figures import measure
 from fmd.evaluation.labels import FREQUENCIES, choose_labels
@@ -34,6 +34,7 @@ from fmd.sampling import sampler as samplers
 from fmd.sampling.prior import flow_of
 from fmd.sampling.sampler import Sampler
 
+ANOMALY_EXAMPLES = 500
 VALIDATION_EXAMPLES = 5000  # enough for a validation loss of MNIST that is right to half a per cent
 
 
@@ -48,6 +49,8 @@ class Request:
     classes: str = "reference"  # how often each is asked for: as in the first reference, or equally often
     likelihood_examples: int = 0  # test images whose likelihood is computed; 0: none, for it is slow
     likelihood_draws: int = 1  # dequantisations of each of them, see fmd.evaluation.likelihood
+    classify_examples: int = 0  # test images that the model itself classifies; 0: none
+    against: str | None = None  # a data source whose images shall be told from the test images
 
     def __post_init__(self) -> None:
         if self.classes not in FREQUENCIES:
@@ -104,6 +107,14 @@ def evaluate(
             draws=request.likelihood_draws,
             seed=request.seed,
             quiet=quiet,
+        )
+    if request.classify_examples:
+        figures["classification"] = generative.classification(
+            sampler, dataset.test, examples=request.classify_examples, seed=request.seed, quiet=quiet
+        )
+    if request.against:
+        figures["anomalies"] = generative.anomalies(
+            sampler, dataset, request.against, examples=ANOMALY_EXAMPLES, seed=request.seed, quiet=quiet
         )
     return result
 
@@ -253,6 +264,6 @@ def table(result: Plain) -> str:
     return "\n".join(f"{name:>28}  {value_in_words(value)}" for name, value in figures)
 
 
-def value_in_words(value: str | float | None) -> str:
+def value_in_words(value: str | float | int | None) -> str:
     """A number with six digits, or a dash for None."""
     return "-" if value is None else value if isinstance(value, str) else format(value, ".6g")

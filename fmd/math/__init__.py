@@ -39,6 +39,12 @@ The files, in the order in which a computation uses them:
     simulators    solving a field from noise to data or back, on fixed grids or with step control per example
     solvers       the numerical methods behind it, and what they cost
     likelihood    log-density by the change of variables
+    operators     what is measured of an image, with transposes and pseudo-inverses (those of images: image_operators)
+    restoration   draws of an image given a measurement; its methods are in posterior_fields, flower and d_flow
+    editing       inversion to noise, edits by another condition, arcs between noises
+    classification classes of an image by the errors or the likelihood of a conditional flow
+    anomaly       scores of strangeness, and how good they are
+    conjugate_gradients linear systems, each example by itself
     few_step      training targets for networks that take long steps: MeanFlow, alpha-Flow, shortcut models, reflow
     broadcasting  times and weights shaped for arrays
 

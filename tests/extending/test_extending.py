@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fmd import commands
 from fmd.data import load as load_data
 from fmd.evaluation import evaluate
+from fmd.math import operators
+from fmd.math.pixels import to_unit
 from fmd.sampling.sampler import load
 from tests.helpers import toys
 
@@ -67,3 +70,15 @@ def test_a_callback_of_ones_own_ends_a_run(tmp_path):
     run = trained(tmp_path, "my_callback", log={**ONE["log"], "callbacks": ["tests.extending.my_callback:StopEarly"]})
     assert (run.step, run.finished) == (3, False) or run.step == 4
     assert (tmp_path / "run" / "mine.csv").exists()
+
+
+def test_an_operator_of_ones_own_is_restored_from(tmp_path):
+    """By name; JAX transposes it, conjugate gradients invert it."""
+    trained(tmp_path, "my_operator")
+    sampler, images = load(tmp_path / "run"), load_data("toy").test.images[:3]
+    mine = operators.get("my_operator", gain=0.5).on(sampler.image_shape)
+    y = mine(to_unit(jnp.asarray(images)))
+    restored = sampler.restore(y, mine, jax.random.key(0), method="projection", steps=2)
+    found = mine(to_unit(jnp.asarray(restored)))
+    assert np.abs(np.asarray(found - y)).mean() < 0.3  # what uint8 clips is lost
+    assert restored.shape == images.shape
