@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.log = {"every": 50, "eval_every": 0}
     config.sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 1}
     config.train = {"num_steps": 2000, "batch_size": 256, "label_dropout": 0.1}
-    config.method = {"name": "distribution_matching", "guidance": {"name": "cfg", "weight": WEIGHT}, "keep_flow": 0.5}
+    config.method = {"name": "distribution_matching", "guidance": {"name": "cfg", "weight": WEIGHT}}
     config.teacher = "first/first"
     config.optimizer = {"name": "muon", "learning_rate": 3e-4, "b2": 0.99, "final_fraction": 0.3}
     config.ema = {"decays": (0.99,)}

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     jumps = {"method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "equal": 0.2,
                         "ends": 0.4, "guidance": {"name": "cfg", "weight": WEIGHT}}}  # fmt: skip
     config.method = {"name": "distribution_matching", "guidance": {"name": "cfg", "weight": WEIGHT},
-                     "keep_flow": 0.5, "clip_data": True}  # fmt: skip
+                     "clip_data": True}  # fmt: skip
     config.teacher = "first/first"
 
     config.train.num_steps = 5000

@@ -97,9 +97,8 @@ class MeanFlow:
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
         """A pair and two times t <= r for each image."""
-        first, second = (
-            times.draw(self.times, rng.key(name), rng.index, rng.batch_size) for name in ("time", "second_time")
-        )
+        first = times.draw(self.times, rng.key("time"), rng.index, rng.batch_size)
+        second = self.times.from_uniform(rng.uniform("second_time"))  # stratified, it would follow the first
         equal, ends = rng.uniform("equal_times") < self.equal, rng.uniform("end_times") < self.ends
         t, r = jnp.minimum(first, second), jnp.maximum(first, second)
         t, r = jnp.where(ends, 0.0, t), jnp.where(ends, 1.0, r)

@@ -208,8 +208,10 @@ def draw(method, count=20_000):
     return method.draw(rng, jnp.zeros((count, 1, 1, 1)), jnp.zeros(count, jnp.int32))
 
 
-def test_mean_flow_draws_its_shares_of_pairs_of_times():
-    found = draw(methods.get("mean_flow", equal=0.6, ends=0.25))
+@pytest.mark.parametrize("stratified", [False, True])
+def test_mean_flow_draws_its_shares_of_pairs_of_times(stratified):
+    times = {"name": "uniform", "stratified": stratified}
+    found = draw(methods.get("mean_flow", times=times, equal=0.6, ends=0.25))
     t, r = np.asarray(found.t), np.asarray(found.r)
     assert (t <= r).all()
     assert (t == r).mean() == pytest.approx(0.6, abs=0.02)
