@@ -49,10 +49,8 @@ def own_data_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_verbosity():
-    """Commands change what is logged for the whole process; the next test logs as if none had run."""
-    level = logging.get_absl_logger().level
-    yield
-    logging.get_absl_logger().setLevel(level)
+    """Commands and fixtures change what is logged for the whole process; each test logs as if none had run."""
+    logging.get_absl_logger().setLevel(0)
 
 
 @pytest.fixture(scope="module")

@@ -410,7 +410,7 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
         (
             (DIGITS, "--seed=3"),
-            "with --mode=train; it goes with --mode=sample and --mode=eval; in training give --config.seed",
+            "--mode=sample and --mode=eval and --mode=restore; in training give --config.seed",
         ),
         ((DIGITS, "--tolerance=1e-3"), "in training give --config.sample.atol"),
         ((*TINY, "--workdir={run}", "--config.seed=1"), "seed: 0 -> 1"),
