@@ -1,65 +1,17 @@
-"""Fashion-MNIST in one evaluation of the network: a flow, its jumps, then the distribution of their images.
+"""Fashion-MNIST in one evaluation of the network: the recipe of configs/mnist_one_step.py, with stronger guidance.
 
     python -m fmd.main --config=configs/fashion_mnist_one_step.py
-    python -m fmd.main --mode=sample --checkpoint=runs/fashion_mnist_one_step --n_samples=1000 --outfile=clothes.npz
 
-Three runs by one command, each beginning with the weights of the one before: flow matching in WORKDIR/first/first,
-which teaches the others, MeanFlow in WORKDIR/first, distribution matching in WORKDIR. With a trained flow, say RUN of
-the same model, `time_frequencies` included, without the first of them:
-
-    python -m fmd.main --config=configs/fashion_mnist_one_step.py --config.teacher=RUN --config.first.init_from=RUN \\
-        --config.first.first=None
-
-`--solver=midpoint --steps=5 --weight=1.5` solves the flow of the same network. On an accelerator the recipe is not
-measured yet; what it costs and reaches on a CPU is in experiments/reference.
+Not run yet.
 """
+
+import runpy
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
-WEIGHT = 1.5  # of the teacher's guidance, which the one step learns with the rest
-JUMPS = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 1}
-FLOW = {"guidance": {"name": "cfg", "weight": WEIGHT}, "solver": "midpoint", "steps": 5}
-
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 123
-    config.data = {"source": "fashion_mnist"}
-    # Flat times: jumps are trained on the network's derivative with respect to t.
-    config.model = {"name": "unet", "base_channels": 64, "channel_multipliers": (1, 2, 2), "num_res_blocks": 2,
-                    "attention_resolutions": (7,), "time_frequencies": (0.1, 5.0), "dtype": "bfloat16"}  # fmt: skip
-    config.path = {"times": {"name": "stratified"}}
-    config.train = {"batch_size": 512, "label_dropout": 0.1}
-    config.sample = JUMPS
-    config.log = {"every": 50, "eval_every": 0}
-
-    flow = {"method": {"name": "flow_matching", "clip_data": True}, "sample": FLOW}
-    jumps = {"method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "equal": 0.2,
-                        "ends": 0.4, "guidance": {"name": "cfg", "weight": WEIGHT}}}  # fmt: skip
-    config.method = {"name": "distribution_matching", "guidance": {"name": "cfg", "weight": WEIGHT},
-                     "clip_data": True}  # fmt: skip
-    config.teacher = "first/first"
-
-    config.train.num_steps = 5000
-    config.optimizer = {"name": "adam", "learning_rate": 2e-5, "b2": 0.99, "final_fraction": 0.3}
-    config.ema = {"decays": (0.999,)}
-    config.first = jumps | _run(5000, 3e-4, 0.999) | {"first": flow | _run(20_000, 1e-3, 0.9995)}
-
-    config.on_cpu = {
-        "model": {"base_channels": 48, "channel_multipliers": (1, 2), "num_res_blocks": 1, "patch_size": 2,
-                  "embedding_dim": 192, "attention_resolutions": (), "dtype": "float32"},
-        "train": {"num_steps": 250, "batch_size": 64},
-        "optimizer": {"name": "muon", "learning_rate": 3e-4},
-        "ema": {"decays": (0.98,)},
-        "first": _run(400, 6e-3, 0.995) | {"first": _run(1200, 6e-3, 0.995)},
-    }  # fmt: skip
+    recipe = runpy.run_path(str(Path(__file__).with_name("mnist_one_step.py")))
+    config: ConfigDict = recipe["get_config"]("fashion_mnist", weight=1.5)
     return config
-
-
-def _run(steps: int, learning_rate: float, decay: float) -> dict:
-    """What is its own in each of the runs before the last."""
-    return {
-        "train": {"num_steps": steps},
-        "optimizer": {"learning_rate": learning_rate, "b2": 0.999, "final_fraction": 0.0},
-        "ema": {"decays": (decay,)},
-    }

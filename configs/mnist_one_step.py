@@ -17,27 +17,26 @@ measured yet; what it costs and reaches on a CPU is in experiments/reference.
 from ml_collections import ConfigDict
 
 WEIGHT = 1.3  # of the teacher's guidance, which the one step learns with the rest
-JUMPS = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 1}
-FLOW = {"guidance": {"name": "cfg", "weight": WEIGHT}, "solver": "midpoint", "steps": 5}
 
 
-def get_config() -> ConfigDict:
+def get_config(source: str = "mnist", weight: float = WEIGHT) -> ConfigDict:
     config = ConfigDict()
     config.seed = 123
-    config.data = {"source": "mnist"}
+    config.data = {"source": source}
     # Flat times: jumps are trained on the network's derivative with respect to t.
     config.model = {"name": "unet", "base_channels": 64, "channel_multipliers": (1, 2, 2), "num_res_blocks": 2,
                     "attention_resolutions": (7,), "time_frequencies": (0.1, 5.0), "dtype": "bfloat16"}  # fmt: skip
     config.path = {"times": {"name": "stratified"}}
     config.train = {"batch_size": 512, "label_dropout": 0.1}
-    config.sample = JUMPS
+    guidance = {"name": "cfg", "weight": weight}
+    config.sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 1}
     config.log = {"every": 50, "eval_every": 0}
 
-    flow = {"method": {"name": "flow_matching", "clip_data": True}, "sample": FLOW}
+    flow = {"method": {"name": "flow_matching", "clip_data": True},
+            "sample": {"guidance": guidance, "solver": "midpoint", "steps": 5}}  # fmt: skip
     jumps = {"method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "equal": 0.2,
-                        "ends": 0.4, "guidance": {"name": "cfg", "weight": WEIGHT}}}  # fmt: skip
-    config.method = {"name": "distribution_matching", "guidance": {"name": "cfg", "weight": WEIGHT},
-                     "clip_data": True}  # fmt: skip
+                        "ends": 0.4, "guidance": guidance}}  # fmt: skip
+    config.method = {"name": "distribution_matching", "guidance": guidance, "clip_data": True}
     config.teacher = "first/first"
 
     config.train.num_steps = 5000
@@ -57,7 +56,7 @@ def get_config() -> ConfigDict:
 
 
 def _run(steps: int, learning_rate: float, decay: float) -> dict:
-    """What is its own in each of the runs before the last."""
+    """The keys that differ between the runs before the last."""
     return {
         "train": {"num_steps": steps},
         "optimizer": {"learning_rate": learning_rate, "b2": 0.999, "final_fraction": 0.0},

@@ -41,7 +41,7 @@ def strict_ranks():
 
 @pytest.fixture(autouse=True, scope="session")
 def own_data_folder(tmp_path_factory):
-    """What tests decode and measure is kept apart from the user's own."""
+    """A data folder of the tests' own, apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMD_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield

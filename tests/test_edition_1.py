@@ -1,4 +1,4 @@
-"""What the first edition left is read and drawn from as it was then; see tests/fixtures/edition_1."""
+"""Runs and exports of the first edition are read and drawn from as they were then; see tests/fixtures/edition_1."""
 
 import json
 import shutil

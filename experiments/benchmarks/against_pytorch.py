@@ -39,7 +39,7 @@ VARIANTS = ("eager", "channels_last", "compile")
 
 
 def order_for(task: str, case: str, tree: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What jax_worker.py is told, for the config of a source tree."""
+    """The request to jax_worker.py, for the config of a source tree."""
     chosen = CASES[case]
     overrides = SAME | chosen.get("overrides", {}) | (overrides or {})
     return {"task": task, "config": str(tree / chosen["config"]), "overrides": overrides}

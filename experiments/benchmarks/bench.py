@@ -1,4 +1,4 @@
-"""What the benchmarks share: facts about the machine, workers that are timed in turn, tables and files of numbers."""
+"""Shared by the benchmarks: facts about the machine, workers that are timed in turn, tables and files of numbers."""
 
 import json
 import os

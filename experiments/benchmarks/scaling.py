@@ -29,7 +29,7 @@ AXES = {
 
 
 def value(order: dict) -> int:
-    """What the axis counts."""
+    """The unit of the axis."""
     if "shape" in order:
         return order["shape"][0]
     return order.get("devices") or next(iter(order["overrides"].values()))

@@ -1,4 +1,4 @@
-"""What Diffrax costs over a hand-written lax.scan of the same solver around the same guided network.
+"""The cost of Diffrax over a hand-written lax.scan of the same solver around the same guided network.
 
     python experiments/benchmarks/solvers.py --json=solvers.json
 

@@ -42,7 +42,7 @@ REDUCE = with_ynn("REDUCE")
 
 @dataclass
 class Variant:
-    """What is compared: a network, compiler options, and a patch that is in force while it is traced."""
+    """A candidate: a network, compiler options, and a patch that is in force while it is traced."""
 
     model: dict[str, Any] = field(default_factory=lambda: MNIST)
     options: dict[str, Any] | None = None  # None: cpu_compiler_options()

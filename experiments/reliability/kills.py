@@ -76,7 +76,7 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not identical in two finished runs: arrays, logs without a clock, pictures, names of files."""
+    """The differences between two finished runs: arrays, logs without a clock, pictures, names of files."""
     a, b = arrays(one), arrays(other)
     found = sorted(a.keys() ^ b.keys())
     found += [key for key in a.keys() & b.keys() if a[key].tobytes() != b[key].tobytes()]

@@ -48,7 +48,7 @@ def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8
 
 
 def _hints(images: np.ndarray, low: float, high: float) -> Iterator[tuple[bool, str]]:
-    """What to do about arrays of the wrong kind: whether it applies, and the words."""
+    """Advice about arrays of a wrong kind: a test for it, and the words."""
     floats = images.dtype.kind == "f"
     yield floats and 0 <= low <= high <= 1, "of values in [0, 1] save np.round(255 * images).astype(np.uint8)"
     yield floats and -1 <= low <= high <= 1, "of values in [-1, 1] save np.round(127.5 * (images + 1)).astype(np.uint8)"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fmd.blocks import Plain, as_plain
 from fmd.export import describe, snippets
 from fmd.export.quality import Figures
-from fmd.methods.mean_flow import JUMP
+from fmd.methods.jumps import JUMP
 from fmd.run_info import RunInfo
 from fmd.types import Params
 

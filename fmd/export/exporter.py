@@ -32,7 +32,7 @@ from fmd.export.places import origin, without_folders
 from fmd.export.quality import find_figures
 from fmd.files import atomic_path, expand
 from fmd.math import solvers
-from fmd.methods.mean_flow import JUMP
+from fmd.methods.jumps import JUMP
 from fmd.models import conditions
 from fmd.pictures.grids import choose_rows, draw_grid, save_png
 from fmd.randomness import stream

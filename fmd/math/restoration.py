@@ -86,12 +86,12 @@ class Restorer(Protocol):
 
     @property
     def linear(self) -> bool:
-        """Whether the operator must be linear."""
+        """True where the operator must be linear."""
         ...
 
     @property
     def noisy(self) -> bool:
-        """Whether noise_std must be above 0."""
+        """True where noise_std must be above 0."""
         ...
 
     def draw(self, problem: Problem, x0: Images, steps: int) -> Images:

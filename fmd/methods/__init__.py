@@ -52,7 +52,7 @@ def get(name: str, **params: Any) -> Method:
 
 
 def inputs_of(config: Config) -> dict[str, bool]:
-    """What the networks of a config's method are told beside x, t and y, as fields of a model."""
+    """The inputs of the networks of a config's method beside x, t and y, as fields of a model."""
     method = from_config(config)
     asked = {"second_time": method.second_time, "guidance_input": getattr(method, "weights", None) is not None}
     return {name: True for name, wanted in asked.items() if wanted}

@@ -19,25 +19,24 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from fmd.config import Settings
 from fmd.math import couplings, fields, guidance, paths, schedules, times
 from fmd.math.couplings import Coupling
 from fmd.math.guidance import Guidance
 from fmd.math.schedules import Schedule
-from fmd.math.simulators import Solution
 from fmd.math.times import TimeSampler
-from fmd.methods import flow_matching, mean_flow, register
+from fmd.methods import flow_matching, register
 from fmd.methods.flow_matching import FlowMatching
+from fmd.methods.jumps import Jumps
 from fmd.methods.method import Drawn, Loss
 from fmd.registry import Between
-from fmd.types import Condition, Field, Images, Network, Rng
+from fmd.types import Condition, Images, Network, Rng, Times
 
 LEAST_DISTANCE = 1e-3  # of an image from the teacher's guess, by which its gradient is divided
 
 
 @register("distribution_matching")
 @dataclass(frozen=True)
-class DistributionMatching:
+class DistributionMatching(Jumps):
     """The method; `guidance` is the rule of the teacher, `critic_rate` the critic's learning rate over the network's.
 
     `times` are those of x_t, of which `low` to `high` are used: near t = 0 the two networks agree, near 1 they are
@@ -55,7 +54,6 @@ class DistributionMatching:
     high: Annotated[float, Between(0, 1)] = 0.95
     clip_data: bool = False
 
-    second_time = True
     needs_teacher = True
     frozen_teacher = True
     needs_critic = True
@@ -70,7 +68,7 @@ class DistributionMatching:
     @property
     def validated(self) -> FlowMatching:
         """The method whose loss compares the flow with that of other runs."""
-        return FlowMatching(self.schedule, self.times, self.coupling, clip_data=self.clip_data)
+        return self.flow
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
         """Noise to make images of, noise to hide them in (in the place of the data), and a time for each."""
@@ -109,7 +107,7 @@ class DistributionMatching:
             value = value + self.keep_flow * jnp.mean((network(x_t, t, y, t) - taught) ** 2, axis=axes)
         return Loss(value, t, {"critic_loss": critic_loss})
 
-    def _direction(self, x1: Images, x_t: Images, t: Images, taught: Images, answer: Images) -> Images:
+    def _direction(self, x1: Images, x_t: Images, t: Times, taught: Images, answer: Images) -> Images:
         """X_critic - X_teacher [B, ...], over the mean distance of each image from the teacher's guess."""
         if self.clip_data:
             answer = fields.clip_data(self.schedule, answer, x_t, t)
@@ -118,26 +116,3 @@ class DistributionMatching:
         )
         distance = jnp.mean(jnp.abs(x1 - theirs), axis=tuple(range(1, x1.ndim)), keepdims=True)
         return (ours - theirs) / (distance + LEAST_DISTANCE)
-
-    def field(self, network: Network) -> Field:
-        """The velocity field(t, x, y) = U(x, t, t) of the network."""
-        return self.validated.field(network)
-
-    def sample(
-        self,
-        network: Network,
-        x0: Images,
-        y: Condition,
-        settings: Settings,
-        *,
-        rng: Rng | None = None,
-        weak: Network | None = None,
-    ) -> Solution:
-        """Jumps of the settings' steps where its solver is "jump"; else solves the flow of U(x, t, t)."""
-        if settings.solver == mean_flow.JUMP:
-            return mean_flow.jumps(network, x0 * self.schedule.prior_std, y, settings, self.schedule)
-        return self.validated.sample(network, x0, y, settings, rng=rng, weak=weak)
-
-    def check(self, settings: Settings) -> None:
-        """Raises ValueError for settings that cannot be sampled with."""
-        mean_flow.check(self, settings)

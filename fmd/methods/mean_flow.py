@@ -16,25 +16,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fmd.config import Settings
-from fmd.math import couplings, few_step, fields, grids, guidance, paths, schedules, times
+from fmd.math import couplings, few_step, fields, guidance, paths, schedules, times
 from fmd.math.couplings import Coupling
 from fmd.math.guidance import Guidance
 from fmd.math.schedules import Schedule
-from fmd.math.simulators import Solution
 from fmd.math.times import TimeSampler
 from fmd.methods import flow_matching, register
+from fmd.methods.jumps import Jumps
 from fmd.methods.method import Drawn, Loss
 from fmd.registry import Between
-from fmd.types import Condition, Field, Images, Network, Rng, Times
+from fmd.types import Condition, Images, Network, Rng
 
 Weight = Annotated[float, Between(0, math.inf, open_low=True, open_high=True)]
-JUMP = "jump"  # the solver of `Settings` that takes steps of the average velocity
 
 
 @register("mean_flow")
 @dataclass(frozen=True)
-class MeanFlow:
+class MeanFlow(Jumps):
     """The method; `equal` is the share of rows with r = t, `ends` that of the others which go from t = 0 to r = 1.
 
     `power` and `c` weigh an example's squared error e, a mean over pixels, by 1 / (e + c)^power. `tangent` and `target`
@@ -61,7 +59,6 @@ class MeanFlow:
     warmup: Annotated[int, Between(0)] = 0
     weights: tuple[Weight, Weight] | None = None
 
-    second_time = True
     logs = ("squared_error",)
 
     def __post_init__(self) -> None:
@@ -139,82 +136,8 @@ class MeanFlow:
         )
         return weighed(predicted - target, drawn.t, self.power, self.c)
 
-    def field(self, network: Network) -> Field:
-        """The velocity field(t, x, y) = U(x, t, t) of the network."""
-        return fields.from_model(network, self.schedule, "velocity")
-
-    def sample(
-        self,
-        network: Network,
-        x0: Images,
-        y: Condition,
-        settings: Settings,
-        *,
-        rng: Rng | None = None,
-        weak: Network | None = None,
-    ) -> Solution:
-        """Jumps of the settings' steps where its solver is "jump"; else solves the flow of U(x, t, t)."""
-        if settings.solver == JUMP:
-            return jumps(network, x0 * self.schedule.prior_std, y, settings, self.schedule, self.weights is not None)
-        return flow_matching.solve(self, network, network, x0, y, settings, rng=rng, weak=weak)
-
-    def check(self, settings: Settings) -> None:
-        """Raises ValueError for settings that cannot be sampled with."""
-        check(self, settings, self.weights)
-
 
 def weighed(error: Images, t: Float[Array, " B"], power: float, c: float) -> Loss:
     """The adaptively weighed loss of an error [B, ...], with the plain one as a figure."""
     squared = jnp.mean(error**2, axis=tuple(range(1, error.ndim)))
     return Loss(squared * few_step.adaptive_weight(squared, power, c), t, {"squared_error": squared})
-
-
-def jumps(
-    network: Network, x0: Images, y: Condition, settings: Settings, schedule: Schedule, told_weight: bool = False
-) -> Solution:
-    """x_r = x_t + (r - t) U(x_t, t, r) between neighbouring times of the grid, one evaluation each.
-
-    A network that was trained with guidance weights is told that of the settings.
-    """
-    knots = grids.get(settings.grid.name, settings.steps, schedule=schedule, **settings.grid.params)
-    count = x0.shape[0]
-    weight = {"w": jnp.broadcast_to(jnp.float32(settings.weight), (count,))} if told_weight else {}
-
-    def jump(x: Images, ends: tuple[Times, Times]) -> tuple[Images, Images]:
-        t, r = (jnp.full(count, end) for end in ends)
-        x = few_step.jump(lambda x, t, r: network(x, t, y, r, **weight), x, t, r)
-        return x, x
-
-    x, states = jax.lax.scan(jump, x0, (knots[:-1], knots[1:]))
-    finite = jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-    evaluations = jnp.full(count, settings.steps, jnp.int32)
-    if settings.times is None:
-        return Solution(x, None, None, evaluations, finite)
-    wanted = jnp.asarray(settings.times, jnp.float32)  # between two jumps the state of the one before is shown
-    states = jnp.concatenate([x0[None], states])
-    shown = states[jnp.searchsorted(knots, wanted + 1e-6, side="right") - 1]
-    solution = Solution(x, shown, wanted, evaluations, finite)
-    return solution._replace(trajectory=flow_matching.to_show(solution, schedule))
-
-
-def check(method: flow_matching.OnPath, settings: Settings, weights: tuple[float, float] | None = None) -> None:
-    """Raises ValueError for settings that neither jumps nor the flow can take; `weights` are those trained with."""
-    if settings.solver != JUMP:
-        flow_matching.check(method, settings)
-        return
-    plain = settings.guidance.name == "cfg" and "weak" not in settings.guidance
-    if weights is not None and plain:
-        if not isinstance(settings.weight, jax.core.Tracer) and not weights[0] <= settings.weight <= weights[1]:
-            raise ValueError(
-                f"guidance weight {settings.weight} with solver 'jump': this network was trained with weights from "
-                f"{weights[0]} to {weights[1]}; choose one of them"
-            )
-    elif settings.weight != 1.0 or not plain:
-        raise ValueError(
-            f"guidance {dict(settings.guidance)} with solver 'jump': jumps are not guided; use weight 1, or a solver "
-            f"such as midpoint, which solves the guided flow of the same network"
-        )
-    for key in ("sde", "schedule", "rtol", "atol"):
-        if getattr(settings, key) is not None:
-            raise ValueError(f"sample.{key} = {getattr(settings, key)} has no effect with solver 'jump'; leave it out")
-    grids.get(settings.grid.name, settings.steps, schedule=method.schedule, **settings.grid.params)

@@ -10,20 +10,19 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from fmd.config import Settings
-from fmd.math import couplings, few_step, fields, paths, schedules, times
+from fmd.math import couplings, few_step, paths, schedules, times
 from fmd.math.couplings import Coupling
 from fmd.math.schedules import Schedule
-from fmd.math.simulators import Solution
 from fmd.math.times import TimeSampler
-from fmd.methods import flow_matching, mean_flow, register
+from fmd.methods import flow_matching, register
+from fmd.methods.jumps import Jumps
 from fmd.methods.method import Drawn, Loss
-from fmd.types import Condition, Field, Images, Network, Rng
+from fmd.types import Condition, Images, Network, Rng
 
 
 @register("shortcut")
 @dataclass(frozen=True)
-class Shortcut:
+class Shortcut(Jumps):
     """The method; `share` of the rows learn long steps, `finest` is the number of steps of the finest grid."""
 
     schedule: Schedule = schedules.get("linear")
@@ -33,7 +32,6 @@ class Shortcut:
     share: float = 0.125
     finest: int = 128
 
-    second_time = True
     needs_teacher = True
 
     def __post_init__(self) -> None:
@@ -64,26 +62,3 @@ class Shortcut:
         long = (half > 0).reshape(-1, *(1,) * (x_t.ndim - 1))
         error = network(x_t, drawn.t, y, drawn.r) - jnp.where(long, two_steps, v)
         return Loss(jnp.mean(error**2, axis=tuple(range(1, error.ndim))), drawn.t)
-
-    def field(self, network: Network) -> Field:
-        """The velocity field(t, x, y) = U(x, t, t) of the network."""
-        return fields.from_model(network, self.schedule, "velocity")
-
-    def sample(
-        self,
-        network: Network,
-        x0: Images,
-        y: Condition,
-        settings: Settings,
-        *,
-        rng: Rng | None = None,
-        weak: Network | None = None,
-    ) -> Solution:
-        """Jumps of the settings' steps where its solver is "jump"; else solves the flow of U(x, t, t)."""
-        if settings.solver == mean_flow.JUMP:
-            return mean_flow.jumps(network, x0 * self.schedule.prior_std, y, settings, self.schedule)
-        return flow_matching.solve(self, network, network, x0, y, settings, rng=rng, weak=weak)
-
-    def check(self, settings: Settings) -> None:
-        """Raises ValueError for settings that cannot be sampled with."""
-        mean_flow.check(self, settings)

@@ -29,7 +29,7 @@ BATCH = 64
 
 @runtime_checkable
 class Prior(Protocol):
-    """What is needed of a `fmd.sampling.sampler.Sampler`."""
+    """The part of a `fmd.sampling.sampler.Sampler` that is needed here."""
 
     layout: Layout
     params: Params | None

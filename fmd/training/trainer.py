@@ -89,7 +89,7 @@ def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Seque
 
 
 def resident_arrays(run: Run) -> dict[str, PyTree]:
-    """What stays on the devices: the training set "x" and "y" where it fits, and the "teacher" where there is one."""
+    """The arrays that stay on the devices: "x" and "y" of the training set where they fit, and a "teacher"."""
     split = feeds.resident_split(run.config, run.dataset)
     arrays = {} if split is None else {"x": split.images, "y": split.y}
     if run.teacher is not None:

@@ -1,4 +1,4 @@
-"""What is said of classes, on logits and features whose answer is known."""
+"""Figures of classes, on logits and features whose answer is known."""
 
 import numpy as np
 import pytest

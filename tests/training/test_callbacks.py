@@ -1,4 +1,4 @@
-"""What a run leaves behind: complete, in the right order, and the same after any crash."""
+"""The files that a run leaves: complete, in the right order, and the same after any crash."""
 
 import csv
 import json

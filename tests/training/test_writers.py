@@ -1,4 +1,4 @@
-"""What TensorBoard and Weights & Biases are told, with stubs in the place of their packages."""
+"""The lines that TensorBoard and Weights & Biases get, with stubs in the place of their packages."""
 
 import sys
 from types import SimpleNamespace
