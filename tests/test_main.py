@@ -13,7 +13,8 @@ from absl import flags
 from PIL import Image
 
 from fmd import cli, devices, main
-from fmd.commands import FRAMES, parse_labels
+from fmd.arguments import parse_labels
+from fmd.commands import FRAMES
 from fmd.data import load as load_source
 from fmd.data.sources import idx
 from fmd.evaluation import evaluate as evaluation

@@ -18,8 +18,8 @@ from absl import logging
 from jaxtyping import PyTree
 
 from fmd.checkpoints.checksums import CHECKSUMS, damage, digests, first_line
-from fmd.devices import is_main_process, on_main, share
 from fmd.files import write_json
+from fmd.processes import is_main_process, on_main, share
 
 SCORE = "score"
 SYSTEM_ERRORS = ("OS error", "os_error_code")  # in the ValueErrors by which TensorStore reports what the disk refused

@@ -30,7 +30,7 @@ from fmd.evaluation.teacher import distance
 from fmd.evaluation.validation import make_validation
 from fmd.math import solvers
 from fmd.math.simulators import TOLERANCE
-from fmd.sampling import sampler as samplers
+from fmd.sampling import checks
 from fmd.sampling.prior import flow_of
 from fmd.sampling.sampler import Sampler
 
@@ -211,7 +211,7 @@ def settings_of(sampler: Sampler, request: Request, settings: Settings) -> Plain
     `classes` is the split whose frequencies they have, or "balanced". `sample` holds all settings by their names in a
     config. Of those beside it, `steps` and `grid` are None for a solver that chooses its own, `tolerance` for others.
     """
-    samplers.check(sampler.method, sampler.info, settings)
+    checks.check(sampler.method, sampler.info, settings)
     adaptive = settings.solver in solvers.ADAPTIVE
     tolerance = TOLERANCE if settings.rtol is None else settings.rtol
     return {

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 from fmd.data import ImageDataset
 from fmd.data.dataset import matching_conditions
-from fmd.devices import Layout, is_main_process
+from fmd.devices import Layout
 from fmd.evaluation import classes, features
 from fmd.evaluation.figures import knows_classes
 from fmd.evaluation.labels import choose_labels
 from fmd.evaluation.metrics import frechet_distance, moments, neighbourhoods
 from fmd.evaluation.real_features import references
 from fmd.models.contract import Model
+from fmd.processes import is_main_process
 from fmd.randomness import stream
 from fmd.run_info import RunInfo
 from fmd.sampling.sampler import Sampler

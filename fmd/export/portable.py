@@ -26,7 +26,8 @@ from fmd.methods import Method
 from fmd.models import conditions
 from fmd.models.contract import Model
 from fmd.run_info import RunInfo
-from fmd.sampling.sampler import check, make_program
+from fmd.sampling.checks import check
+from fmd.sampling.sampler import make_program
 from fmd.types import Condition, Images, Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -141,7 +141,8 @@ def get(name: str, **params: object) -> Operator:
 
 def from_function(function: Map, shape: Shape | None = None, *, linear: bool = True, name: str = "") -> Operator:
     """An operator from a function x [B, ...] -> y [B, ...]; with `shape`, of one image, it is checked for linearity."""
-    operator = Operator(name or getattr(function, "__name__", "function"), function, linear=linear)
+    params = (function, linear) if isinstance(function, Hashable) else None
+    operator = Operator(name or getattr(function, "__name__", "function"), function, linear=linear, params=params)
     return operator if shape is None else operator.on(tuple(shape))
 
 

@@ -22,6 +22,7 @@ from fmd.methods.method import Flow, Method
 from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork
 from fmd.run_info import RunInfo
+from fmd.sampling import checks
 from fmd.types import Condition, Field, Images, Number, Params, Scalars, Times
 
 BATCH = 64
@@ -39,8 +40,6 @@ class Prior(Protocol):
     programs: dict[Any, Callable[..., PyTree]]
     image_shape: tuple[int, int, int]
     num_classes: int
-
-    def check_condition(self, y: Condition) -> tuple[Condition, int]: ...
 
 
 def flow_of(sampler: Prior, what: str = "a prior") -> Flow:
@@ -144,7 +143,7 @@ def check_told(sampler: Prior, y: Condition, count: int) -> Condition:
         if sampler.num_classes and not sampler.info.can_be_guided:
             raise ValueError("this model was trained with train.label_dropout = 0 and cannot do without labels: give y")
         return np.full(count, sampler.num_classes, np.int32)
-    y, found = sampler.check_condition(y)
+    y, found = checks.condition(y, sampler.info)
     if found != count:
         raise ValueError(f"y is of {found} examples for {count} images; give one each")
     return y

@@ -6,8 +6,7 @@
 The noise of example i is a function of (key, i), so an image does not depend on how many are drawn with it.
 """
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +24,13 @@ from fmd.math import solvers
 from fmd.math.operators import Map, Operator
 from fmd.math.pixels import to_uint8
 from fmd.methods import Method
-from fmd.models import conditions
 from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork, in_float32
 from fmd.models.registry import build_model
 from fmd.randomness import example_normal, request_rng
 from fmd.registry import import_modules
 from fmd.run_info import RunInfo
-from fmd.sampling import editing, judging, restoring
+from fmd.sampling import checks, editing, judging, restoring
 from fmd.types import Condition, Images, Params, Rng, TypedKey
 
 
@@ -63,7 +61,7 @@ class Sampler:
         self.method: Method = methods.from_config(info.config)
         self.programs: dict[Any, Callable[..., PyTree]] = {}
         self._weak: dict[str, tuple[Model, Params]] = {}
-        check(self.method, info, self.settings)  # so that a wrong default is refused now, not after the training
+        checks.check(self.method, info, self.settings)  # so that a wrong default is refused now, not after the training
 
     @classmethod
     def from_info(
@@ -110,10 +108,10 @@ class Sampler:
                 without dropping its condition, or settings that do not go together.
         """
         settings = (self.settings if settings is None else settings).replace(**changes)
-        refuse_without_effect(settings, [name for name, value in changes.items() if value is not None])
-        check(self.method, self.info, settings)
-        y, count = self.check_condition(y)
-        noise = self._check_noise(noise, key, count)
+        checks.refuse_without_effect(settings, [name for name, value in changes.items() if value is not None])
+        checks.check(self.method, self.info, settings)
+        y, count = checks.condition(y, self.info)
+        noise = checks.noise(noise, key, (count, *self.image_shape))
         params = self.params if params is None else params
         program = self.program(settings)
         source = np.arange(count, dtype=np.int32) if noise is None else noise
@@ -185,6 +183,7 @@ class Sampler:
             return None
         if path not in self._weak:
             params, info = load_weights(path)
+            checks.refuse_imports(path, info)
             for key in ("image_shape", "num_classes", "conditions"):
                 if getattr(info, key) != getattr(self.info, key):
                     raise ValueError(
@@ -195,51 +194,6 @@ class Sampler:
                 raise ValueError(f"guidance.weak={path} was trained along another path; give a model of the same path")
             self._weak[path] = model_of(info), replicate(self.layout, params)
         return self._weak[path]
-
-    def check_condition(self, y: Condition) -> tuple[Condition, int]:
-        """The condition as host arrays, and the number of its examples."""
-        told = self.info.conditions
-        y = jax.tree.map(np.asarray, y if isinstance(y, dict) or hasattr(y, "dtype") else np.asarray(y))
-        leaves = jax.tree.leaves(y)
-        if told is not None:
-            count = len(leaves[0]) if leaves and leaves[0].ndim else 0
-            conditions.check(y, told, self.num_classes, count)
-            for name, spec in told.items():
-                if spec["kind"] == "label":
-                    self._check_null(y[name], int(spec["num_classes"]))
-            return y, count
-        labels = leaves[0] if len(leaves) == 1 else np.zeros(0)
-        if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be a list of one or more whole numbers, not {labels.dtype} {labels.shape}")
-        if self.num_classes == 0 and labels.any():
-            raise ValueError("labels must all be 0: this model was trained without labels and takes 0 alone")
-        if labels.min() < 0 or labels.max() > self.num_classes:
-            raise ValueError(
-                f"labels run from {labels.min()} to {labels.max()}; this model knows 0 to {self.num_classes - 1}, "
-                f"and {self.num_classes} for an unconditional image"
-            )
-        if self.num_classes:
-            self._check_null(labels, self.num_classes)
-        return labels.astype(np.int32), len(labels)
-
-    def _check_null(self, labels: np.ndarray, null: int) -> None:
-        if labels.max() == null and not self.info.can_be_guided:
-            raise ValueError(
-                f"label {null} asks for an unconditional image, but this model was trained with "
-                f"train.label_dropout = 0 and never saw one"
-            )
-
-    def _check_noise(self, noise: Any, key: TypedKey | None, count: int) -> np.ndarray | None:
-        if (noise is None) == (key is None):
-            raise ValueError("a sampler starts from a key or from noise: give one of the two")
-        if noise is None:
-            return None
-        array, shape = np.asarray(noise), (count, *self.image_shape)
-        if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(
-                f"noise must be floats of shape {shape}, one image per label, not {array.dtype} {array.shape}"
-            )
-        return array.astype(np.float32)
 
 
 def load(
@@ -266,17 +220,8 @@ def load(
     """
     params, info = load_weights(path, average or which)
     if not trust:
-        refuse_imports(path, info)
+        checks.refuse_imports(path, info)
     return Sampler.from_info(info, params=params, layout=layout)
-
-
-def refuse_imports(path: str | Path, info: RunInfo) -> None:
-    """Raises ValueError where the info in a folder names modules that are not imported already."""
-    if strange := [name for name in info.config.imports if name not in sys.modules]:
-        raise ValueError(
-            f"{path} asks to import {', '.join(strange)}, which runs the code of whoever made it; if you trust it, "
-            f"give trust=True (--trust on the command line), or import it yourself first"
-        )
 
 
 def model_of(info: RunInfo) -> Model:
@@ -286,30 +231,6 @@ def model_of(info: RunInfo) -> Model:
     offered |= {} if info.conditions is None else {"conditions": info.conditions}
     offered |= methods.inputs_of(info.config)
     return build_model(info.config.model.name, info.config.model.params, **offered)
-
-
-def check(method: Method, info: RunInfo, settings: Settings) -> None:
-    """Raises ValueError for settings that the method or the model does not allow."""
-    weight = settings.weight
-    if isinstance(weight, str) or not np.isfinite(weight):
-        raise ValueError(f"guidance weight is {weight!r}; it must be a number: 1 is conditional, 0 unconditional")
-    refuse = getattr(method, "check", None)
-    if refuse is not None:
-        refuse(settings)
-    if weight != 1.0 and not info.can_be_guided and "weak" not in settings.guidance:
-        raise ValueError(
-            f"guidance weight {weight} needs a model trained with labels and train.label_dropout > 0 (this "
-            f"one: {info.num_classes} classes, dropout {info.config.train.label_dropout}); use weight 1"
-        )
-
-
-def refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
-    """Raises ValueError where `steps` is among the settings that somebody gave, and the solver chooses its own."""
-    if settings.solver in solvers.ADAPTIVE and "steps" in given:
-        raise ValueError(
-            f"steps = {settings.steps} has no effect with {settings.solver!r}, which chooses its own steps; leave it "
-            f"out, give a tolerance, or take a solver with steps: {', '.join(solvers.FIXED)}"
-        )
 
 
 def make_program(

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmd.devices import is_main_process
 from fmd.files import atomic_path
+from fmd.processes import is_main_process
 
 Line = dict[str, Any]  # numbers by name, None where there is none; "step" is always there
 

@@ -20,7 +20,8 @@ from fmd.files import expand
 from fmd.methods.method import Flow
 from fmd.models.network import ModelNetwork
 from fmd.run_info import RunInfo
-from fmd.sampling.sampler import model_of, refuse_imports
+from fmd.sampling.checks import refuse_imports
+from fmd.sampling.sampler import model_of
 from fmd.types import Condition, Images, Mask, Network, Params, Times
 
 FIRST = "first"  # the folder of the first run inside a workdir

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import logging
 from jaxtyping import PyTree
 
-from fmd import devices, run_info
+from fmd import devices, processes, run_info
 from fmd.blocks import differences
 from fmd.checkpoints.fitting import fit
 from fmd.checkpoints.store import Store
@@ -58,8 +58,8 @@ def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Seque
     workdir = expand(workdir).absolute()
     refuse_patterns(workdir)
     with ExitStack() as held:
-        devices.on_main(lambda: held.enter_context(folder_lock(workdir)))
-        held.enter_context(devices.clear_message_when_another_process_ends())
+        processes.on_main(lambda: held.enter_context(folder_lock(workdir)))
+        held.enter_context(processes.clear_message_when_another_process_ends())
         run = start(config, workdir, dataset)
         if jax.process_count() == 1:  # after an error, too, a save under way is completed; of several one may be gone
             held.callback(run.store.wait)
@@ -108,7 +108,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     info = recipes.make_info(config, dataset)
     teacher = origin.teacher_of(config, workdir, info)
     recipe = recipes.make_recipe(config, model, shape, told, layout, teacher)
-    devices.on_main(lambda: claim(workdir, info))
+    processes.on_main(lambda: claim(workdir, info))
 
     def init_params() -> Params:
         return recipes.init_params(model, stream(config.seed, "init"), shape, told)
@@ -158,7 +158,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
         teacher=teacher,
         step=int(state.step),
     )
-    devices.on_main(lambda: remove_later_grids(workdir, run.step))
+    processes.on_main(lambda: remove_later_grids(workdir, run.step))
     return run
 
 

@@ -11,7 +11,7 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from fmd import commands
+from fmd import arguments, commands
 from fmd import config as configs
 from fmd.data import images, load
 from fmd.data.sources import idx
@@ -161,8 +161,8 @@ def test_images_without_labels_train_an_unconditional_model(tmp_path):
     assert (run.finished, run.info.num_classes, run.info.train_images) == (True, 0, 10)
     assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
     draw = sampler.load(tmp_path / "run", layout=run.layout)
-    labels = commands.parse_labels(None, 3, draw.info)
-    np.testing.assert_array_equal(labels, commands.parse_labels("null", 3, draw.info))
+    labels = arguments.parse_labels(None, 3, draw.info)
+    np.testing.assert_array_equal(labels, arguments.parse_labels("null", 3, draw.info))
     assert draw(labels, jax.random.key(0)).shape == (3, 8, 8, 1)
     with pytest.raises(ValueError, match="this model was trained without labels and takes 0 alone"):
         draw([1], jax.random.key(0))

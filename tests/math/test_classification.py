@@ -64,6 +64,8 @@ def test_hopeless_classes_are_dropped_and_keep_their_distance():
     np.testing.assert_allclose(early, whole, rtol=1e-4)  # nobody is dropped: the same draws
     np.testing.assert_allclose(dropped[:, :2], whole[:, :2], atol=1e-3)
     assert (dropped[:, 2] < -5).all()
+    alone = classify(200, first=40, keep=1)
+    np.testing.assert_allclose(alone, whole, rtol=0.1, atol=1.5)  # the gap after 40 draws, not that of other draws
     asked = []
     counted = lambda t, x, args: asked.append(x.shape[0]) or -x  # noqa: E731
     classification.by_errors(counted, X, KEY, labels=LABELS, draws=8, first=2, keep=1)

@@ -85,7 +85,9 @@ def test_equal_operators_share_a_program():
     assert operators.get("mask", mask=mask) == operators.get("mask", mask=mask.astype(bool))
     assert operators.get("mask", mask=mask) != operators.get("mask", mask=1 - mask)
     assert len({operators.get(name, **params) for name, params in (("blur", {"std": 2.0}),) * 2}) == 1
-    assert len({operators.from_function(jnp.flip) for _ in range(2)}) == 2
+    assert len({operators.from_function(jnp.flip) for _ in range(2)}) == 1  # so one's own is compiled once
+    own = [operators.from_function(f, linear=linear) for f in (jnp.flip, jnp.negative) for linear in (True, False)]
+    assert len(set(own)) == 4
 
 
 def test_images_without_a_batch():

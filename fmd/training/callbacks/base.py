@@ -12,7 +12,7 @@ class Callback:
     `on_train_start` comes before the first step (also where a run goes on), `on_step_end` after every dispatch
     (config.train.steps_per_dispatch steps), `on_train_end` after the last one or a stop, not after an error. All
     processes of a run call every hook, and must take part in computations over all devices; files are for the main
-    process (`fmd.devices.is_main_process()`). An error in a hook ends the run and is reported with the name of the
+    process (`fmd.processes.is_main_process()`). An error in a hook ends the run and is reported with the name of the
     callback; the checkpoints before it stay good. `fmd.training.run.Run` says what a callback may use.
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from fmd.devices import is_main_process
+from fmd.processes import is_main_process
 from fmd.training.callbacks.base import Callback
 from fmd.training.run import Run
 

@@ -18,10 +18,10 @@ import jax
 
 import fmd
 from fmd.blocks import as_plain, flatten
-from fmd.devices import is_main_process
 from fmd.files import atomic_path
 from fmd.models.parameter_table import parameter_table
 from fmd.pictures.svg import line_chart, short
+from fmd.processes import is_main_process
 from fmd.training.callbacks.base import Callback
 from fmd.training.callbacks.report_style import STYLE
 from fmd.training.callbacks.samples import saved_grids

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fmd.data.dataset import matching_conditions
-from fmd.devices import is_main_process
 from fmd.pictures.grids import choose_rows, draw_grid, save_png
+from fmd.processes import is_main_process
 from fmd.randomness import stream
 from fmd.sampling.sampler import Sampler
 from fmd.training.callbacks.base import Callback

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from fmd.blocks import as_plain
-from fmd.devices import is_main_process
 from fmd.files import atomic_path
+from fmd.processes import is_main_process
 from fmd.training.callbacks.base import Callback
 from fmd.training.callbacks.samples import saved_grids
 from fmd.training.run import Run

@@ -1,0 +1,93 @@
+"""From flags and `--config.*` overrides to what the commands work with: a config, settings, data, labels."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags, logging
+
+from fmd import cli, data
+from fmd import config as configs
+from fmd.blocks import Plain, as_plain
+from fmd.config import Config, Settings
+from fmd.run_info import RunInfo
+from fmd.sampling.checks import refuse_without_effect
+
+Overrides = Sequence[tuple[str, str]]
+SHOWN = 20  # classes in a line of the log
+
+
+def resolve_for_this_machine(file_config: Plain, overrides: Overrides) -> Config:
+    """The file's config, its `on_cpu` block where there is no accelerator, then the command line's overrides.
+
+    Overrides of keys inside `on_cpu` change that block before it is used.
+    """
+    inside = [pair for pair in overrides if pair[0].split(".")[0] == "on_cpu"]
+    file_config = configs.override(file_config, inside)
+    if file_config.get("on_cpu") and jax.default_backend() == "cpu":
+        logging.info("no accelerator: using the config's on_cpu block (refuse with --config.on_cpu=None)")
+        file_config = configs.apply_on_cpu(file_config)
+    outside = [pair for pair in overrides if pair not in inside]
+    config = configs.resolve(configs.override(file_config, outside))
+    refuse_without_effect(config.sample, [name.removeprefix("sample.") for name, _ in outside])
+    return config
+
+
+def settings_of(parsed: flags.FlagValues, overrides: Overrides, usual: Settings) -> Settings:
+    """The settings of a run, changed by `--config.sample.*` and by the flags that are short names of them.
+
+    Raises ValueError for an override of anything else but data, or a value that does not fit.
+    """
+    for name, _ in overrides:
+        if name.split(".")[0] not in ("sample", "data"):
+            raise ValueError(f"--config.{name} only goes with --mode=train; a checkpoint carries its config")
+    overrides = [pair for pair in overrides if pair[0].split(".")[0] == "sample"]
+    changed = configs.override({"sample": as_plain(usual)}, overrides)
+    settings = configs.resolve(changed).sample
+    short = {name: parsed[name].value for name in cli.SETTINGS if parsed[name].value is not None}
+    settings = settings.replace(**short)
+    refuse_without_effect(settings, [*short, *(name.removeprefix("sample.") for name, _ in overrides)])
+    return settings
+
+
+def load_data(config: Config, overrides: Overrides = (), *, trust: bool = True) -> data.ImageDataset:
+    """The data set of a config, or where `--config.data.source` and `--config.data.params.*` say that it lies.
+
+    Raises ValueError, without `trust`, for a source that runs code which the config names, and for other keys of data.
+    """
+    given = [pair for pair in overrides if pair[0].split(".")[0] == "data"]
+    for name, _ in given:
+        if name.split(".")[1:2] not in (["source"], ["params"]):
+            raise ValueError(f"--config.{name} only goes with --mode=train; of data give the source and its params")
+    chosen = configs.resolve(configs.override({"data": as_plain(config.data)}, given)).data
+    named = {name for name, _ in given}  # by the caller
+    theirs = chosen.params.keys() - {name.removeprefix("data.params.") for name in named}
+    if chosen.source == "tfds" and not trust and theirs and "data.params" not in named:
+        raise ValueError(
+            f"the checkpoint names the TFDS set {chosen.params.get('name')!r}, and opening one can run code of "
+            f"whoever made it; if you trust the checkpoint, say --trust"
+        )
+    return data.load(chosen.source, **chosen.params)
+
+
+def refuse_data(overrides: Overrides, why: str) -> None:
+    """Raises ValueError for a first override of data, which would have no effect."""
+    for name, _ in overrides:
+        if name.split(".")[0] == "data":
+            raise ValueError(f"--config.{name} has no effect here: {why}; leave it out")
+
+
+def parse_labels(text: str | None, count: int, info: RunInfo) -> np.ndarray:
+    """`count` labels, int32: the given names or numbers in turn, or all classes with training images in turn."""
+    parts = [text] if text is None or info.label_of(text) is not None else text.split(",")  # a name may have commas
+    chosen = info.classes if text is None else [info.label_of(part) for part in parts if part is not None]
+    if None in chosen:
+        names = f" by name or number: {', '.join((info.class_names or ())[:8])}, ..." if info.class_names else ""
+        raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null{names}")
+    labels = np.array(chosen, np.int32)
+    if empty := sorted(set(labels.tolist()) & set(info.empty_classes or ())):
+        logging.warning("no training image had the label %s: nothing was learnt of it", ", ".join(map(str, empty)))
+    if info.class_names is not None:
+        told = [f"{k} {info.class_names[k]}" for k in dict.fromkeys(labels.tolist()) if 0 <= k < info.num_classes]
+        logging.info("classes in turn: %s%s", ", ".join(told[:SHOWN]), ", ..." if len(told) > SHOWN else "")
+    return np.resize(labels, count)

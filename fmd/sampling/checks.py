@@ -1,0 +1,100 @@
+"""Requests to a sampler, checked: conditions, noise, settings, and whose code a folder asks to run."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fmd.config import Settings
+from fmd.math import solvers
+from fmd.methods import Method
+from fmd.models import conditions
+from fmd.run_info import RunInfo
+from fmd.types import Condition, TypedKey
+
+
+def condition(y: Condition, info: RunInfo) -> tuple[Condition, int]:
+    """The condition as host arrays, and the number of its examples.
+
+    Raises ValueError for one that the model of `info` does not take.
+    """
+    told = info.conditions
+    y = jax.tree.map(np.asarray, y if isinstance(y, dict) or hasattr(y, "dtype") else np.asarray(y))
+    leaves = jax.tree.leaves(y)
+    if told is not None:
+        count = len(leaves[0]) if leaves and leaves[0].ndim else 0
+        conditions.check(y, told, info.num_classes, count)
+        for name, spec in told.items():
+            if spec["kind"] == "label":
+                _null(y[name], int(spec["num_classes"]), info)
+        return y, count
+    labels = leaves[0] if len(leaves) == 1 else np.zeros(0)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be a list of one or more whole numbers, not {labels.dtype} {labels.shape}")
+    if info.num_classes == 0 and labels.any():
+        raise ValueError("labels must all be 0: this model was trained without labels and takes 0 alone")
+    if labels.min() < 0 or labels.max() > info.num_classes:
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()}; this model knows 0 to {info.num_classes - 1}, "
+            f"and {info.num_classes} for an unconditional image"
+        )
+    if info.num_classes:
+        _null(labels, info.num_classes, info)
+    return labels.astype(np.int32), len(labels)
+
+
+def _null(labels: np.ndarray, null: int, info: RunInfo) -> None:
+    """Raises ValueError for a null label among `labels` that the model never saw."""
+    if labels.max() == null and not info.can_be_guided:
+        raise ValueError(
+            f"label {null} asks for an unconditional image, but this model was trained with "
+            f"train.label_dropout = 0 and never saw one"
+        )
+
+
+def noise(given: Any, key: TypedKey | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The noise to start from as float32, None where a key draws it. ValueError for both, none, or another shape."""
+    if (given is None) == (key is None):
+        raise ValueError("a sampler starts from a key or from noise: give one of the two")
+    if given is None:
+        return None
+    array = np.asarray(given)
+    if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"noise must be floats of shape {shape}, one image per label, not {array.dtype} {array.shape}")
+    return array.astype(np.float32)
+
+
+def check(method: Method, info: RunInfo, settings: Settings) -> None:
+    """Raises ValueError for settings that the method or the model does not allow."""
+    weight = settings.weight
+    if isinstance(weight, str) or not np.isfinite(weight):
+        raise ValueError(f"guidance weight is {weight!r}; it must be a number: 1 is conditional, 0 unconditional")
+    refuse = getattr(method, "check", None)
+    if refuse is not None:
+        refuse(settings)
+    if weight != 1.0 and not info.can_be_guided and "weak" not in settings.guidance:
+        raise ValueError(
+            f"guidance weight {weight} needs a model trained with labels and train.label_dropout > 0 (this "
+            f"one: {info.num_classes} classes, dropout {info.config.train.label_dropout}); use weight 1"
+        )
+
+
+def refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
+    """Raises ValueError where `steps` is among the settings that somebody gave, and the solver chooses its own."""
+    if settings.solver in solvers.ADAPTIVE and "steps" in given:
+        raise ValueError(
+            f"steps = {settings.steps} has no effect with {settings.solver!r}, which chooses its own steps; leave it "
+            f"out, give a tolerance, or take a solver with steps: {', '.join(solvers.FIXED)}"
+        )
+
+
+def refuse_imports(path: str | Path, info: RunInfo) -> None:
+    """Raises ValueError where the info in a folder names modules that are not imported already."""
+    if strange := [name for name in info.config.imports if name not in sys.modules]:
+        raise ValueError(
+            f"{path} asks to import {', '.join(strange)}, which runs the code of whoever made it; if you trust it, "
+            f"give trust=True (--trust on the command line), or import it yourself first"
+        )
