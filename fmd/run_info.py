@@ -32,6 +32,7 @@ class RunInfo:
     empty_classes: tuple[int, ...] | None = None  # those without training images; None where every class has some
     conditions: Plain | None = None  # by part, its kind and size; None where labels are all there is
     data_digest: str | None = None
+    teacher: str | None = None  # digest of the weights of a frozen teacher
     fmd_version: str = fmd.__version__
     step: int | None = None  # training steps that the weights have seen
     average: str | None = None  # of the weights
@@ -62,7 +63,7 @@ class RunInfo:
     def to_json(self) -> Plain:
         """Plain values; what is None of the weights, and what older formats lack, is left out."""
         values = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "config"}
-        optional = ("conditions", "empty_classes", "data_digest", "step", "average", "sampler")
+        optional = ("conditions", "empty_classes", "data_digest", "teacher", "step", "average", "sampler")
         kept = {key: value for key, value in values.items() if value is not None or key not in optional}
         return {"format": FORMAT, **kept, "config": as_plain(self.config)}
 

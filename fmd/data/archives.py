@@ -45,7 +45,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raises ValueError where the header of an array asks for another number of bytes than the archive has of it."""
+    """Raises ValueError for an array packed as NumPy packs none, or whose header asks for other bytes than it has."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # Python unpacks others without a limit
+        raise ValueError(f"array {member.filename} is packed in a way that NumPy does not write")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

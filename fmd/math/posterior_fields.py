@@ -17,6 +17,7 @@ closer to either end than `edge`, by default half a step of the solver.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import jax
@@ -26,6 +27,7 @@ from fmd.math import conjugate_gradients
 from fmd.math.broadcasting import Positive, expand_left
 from fmd.math.operators import Map
 from fmd.math.restoration import Problem, register, squared
+from fmd.math.schedules import Coefficients
 from fmd.math.simulators import solve_ode
 from fmd.registry import Between
 from fmd.types import Images, Number, Scalars
@@ -47,18 +49,10 @@ class Tweedie:
     linear, noisy = False, False
 
     def draw(self, problem: Problem, x0: Images, steps: int) -> Images:
-        def pulled(t: Scalars, x: Images) -> Images:
-            c = problem.schedule.at(t)
-            v, data, pull_back = _linearised(problem, t, x)
-            residual, of_data, of_measurement = _measured(problem, data)
+        def covariance(c: Coefficients, pull_back: Map, u: Images) -> Images:
+            return _times(c.sigma**2 / c.alpha, pull_back(u))
 
-            def matrix(u: Images) -> Images:
-                covariance_times = _times(c.sigma**2 / c.alpha, pull_back(of_measurement(u)))
-                return of_data(covariance_times) + squared(problem.noise_std, u.dtype) * u
-
-            u = conjugate_gradients.solve(matrix, residual, steps=self.iterations, tolerance=self.tolerance)
-            return v + _times(c.memoryless / 2, pull_back(of_measurement(u)))
-
+        pulled = partial(_pulled, problem, covariance, self.iterations, self.tolerance)
         return _solve(problem, pulled, x0, self.solver, steps, self.edge)
 
 
@@ -75,18 +69,10 @@ class Pigdm:
     linear, noisy = False, False
 
     def draw(self, problem: Problem, x0: Images, steps: int) -> Images:
-        def pulled(t: Scalars, x: Images) -> Images:
-            c = problem.schedule.at(t)
-            v, data, pull_back = _linearised(problem, t, x)
-            residual, of_data, of_measurement = _measured(problem, data)
-            variance = (self.data_std * c.sigma) ** 2 / ((self.data_std * c.alpha) ** 2 + c.sigma**2)
+        def covariance(c: Coefficients, pull_back: Map, u: Images) -> Images:
+            return _times((self.data_std * c.sigma) ** 2 / ((self.data_std * c.alpha) ** 2 + c.sigma**2), u)
 
-            def matrix(u: Images) -> Images:
-                return _times(variance, of_data(of_measurement(u))) + squared(problem.noise_std, u.dtype) * u
-
-            u = conjugate_gradients.solve(matrix, residual, steps=self.iterations)
-            return v + _times(c.memoryless / 2, pull_back(of_measurement(u)))
-
+        pulled = partial(_pulled, problem, covariance, self.iterations, conjugate_gradients.TOLERANCE)
         return _solve(problem, pulled, x0, self.solver, steps, self.edge)
 
 
@@ -110,6 +96,26 @@ class Projection:
 
         x = _solve(problem, pulled, x0, self.solver, steps, self.edge)
         return x + operator.pseudo_inverse(y - operator(x))
+
+
+def _pulled(
+    problem: Problem,
+    covariance: Callable[[Coefficients, Map, Images], Images],
+    iterations: int,
+    tolerance: Number,
+    t: Scalars,
+    x: Images,
+) -> Images:
+    """v and the pull of a normal p(x1 | x_t); covariance(c, u -> J^T u, u) is C u."""
+    c = problem.schedule.at(t)
+    v, data, pull_back = _linearised(problem, t, x)
+    residual, of_data, of_measurement = _measured(problem, data)
+
+    def matrix(u: Images) -> Images:
+        return of_data(covariance(c, pull_back, of_measurement(u))) + squared(problem.noise_std, u.dtype) * u
+
+    u = conjugate_gradients.solve(matrix, residual, steps=iterations, tolerance=tolerance)
+    return v + _times(c.memoryless / 2, pull_back(of_measurement(u)))
 
 
 def _linearised(problem: Problem, t: Scalars, x: Images) -> tuple[Images, Images, Map]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import numpy as np
 from absl import logging
 from jaxtyping import Array, Float
 
@@ -16,7 +18,7 @@ from fmd.blocks import as_plain, differences
 from fmd.checkpoints.fitting import fit
 from fmd.checkpoints.weights import load_weights
 from fmd.config import Config, merge, resolve
-from fmd.files import expand
+from fmd.files import digest, expand
 from fmd.methods.method import Flow
 from fmd.models.network import ModelNetwork
 from fmd.run_info import RunInfo
@@ -95,11 +97,15 @@ class Teacher:
     params: Params
 
     def network(self, params: Params) -> Network:
-        """Its velocity with these parameters."""
+        """Its velocity with these parameters; its own are `params`, which the training step takes as an argument."""
         return VelocityNetwork(
             self.method,
             ModelNetwork(model_of(self.info).apply, params, self.info.num_classes, self.info.conditions),
         )
+
+    def digest(self) -> str:
+        """Of its weights: another teacher in the same place would be another run."""
+        return digest(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(self.params))
 
 
 def teacher_of(config: Config, workdir: Path, info: RunInfo) -> Teacher | None:

@@ -107,6 +107,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     model = recipes.make_model(config, shape, dataset.num_classes, told)
     info = recipes.make_info(config, dataset)
     teacher = origin.teacher_of(config, workdir, info)
+    info = info if teacher is None else info.replace(teacher=teacher.digest())
     recipe = recipes.make_recipe(config, model, shape, told, layout, teacher)
     processes.on_main(lambda: claim(workdir, info))
 
@@ -180,7 +181,7 @@ def claim(workdir: Path, info: RunInfo) -> None:
             for key, old, new in differences(before["config"], now["config"])
             if not {key, key.split(".")[0], ".".join(key.split(".")[:2])} & free
         ]
-        for key in ("image_shape", "num_classes", "train_images", "class_names", "conditions"):
+        for key in ("image_shape", "num_classes", "train_images", "class_names", "conditions", "teacher"):
             if before.get(key) != now.get(key):
                 changed.append(f"{key}: {before.get(key)!r} -> {now.get(key)!r}")
         if not changed and not same_data and "data_digest" in before:

@@ -35,6 +35,14 @@ def test_an_array_whose_header_claims_more_than_the_file_has(tmp_path, shape):
         read_npz(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packing_that_python_undoes_without_a_limit_is_refused(tmp_path, packing):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", packing) as archive:
+        archive.writestr("images.npy", header((256,)) + bytes(256))
+    with pytest.raises(ValueError, match=r"images\.npy is packed in a way that NumPy does not write"):
+        read_npz(tmp_path / "x.npz")
+
+
 @pytest.mark.parametrize("members", [1, 40])
 def test_a_zip_bomb_is_refused_before_it_is_read(tmp_path, small_machine, monkeypatch, members):
     monkeypatch.setattr(np, "load", lambda *a, **k: pytest.fail("it was read"))

@@ -1,5 +1,6 @@
 """Runs that begin with the weights of others, or learn from them: by hand, by a first run, by a frozen teacher."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -145,6 +146,17 @@ def test_the_teacher_may_be_another_model(flow, tmp_path):
     run, state = train(tmp_path / "run", **JUMPS, teacher=str(workdir))
     assert not equal(state.params["time"], weights["time"])  # taught, but not begun with its weights
     assert np.isfinite(run.report.window.loss)
+
+
+def test_another_teacher_in_the_same_place_is_another_run(flow, tmp_path):
+    taught = {**JUMPS, "teacher": str(tmp_path / "teacher")}
+    train(tmp_path / "teacher", **FLOW, seed=1)
+    train(tmp_path / "run", **taught)
+    train(tmp_path / "run", **taught)
+    shutil.rmtree(tmp_path / "teacher")
+    shutil.copytree(flow[0], tmp_path / "teacher")
+    with pytest.raises(ValueError, match=r"holds a run with another config .*teacher: '"):
+        train(tmp_path / "run", **taught)
 
 
 def test_what_does_not_fit_is_one_line(flow, tmp_path):
