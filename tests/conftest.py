@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import tempfile
 from importlib import metadata
 
@@ -29,6 +30,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
+from fmd.registry import Registry  # noqa: E402
+
 # Tracing makes many objects and few cycles: the collector's usual thresholds cost a tenth of the time.
 gc.set_threshold(100_000, 20, 100)
 
@@ -51,6 +54,26 @@ def own_data_folder(tmp_path_factory):
 def own_verbosity():
     """Commands and fixtures change what is logged for the whole process; each test logs as if none had run."""
     logging.get_absl_logger().setLevel(0)
+
+
+def registered():
+    """The registry, name and module of all parts that are not fmd's own."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("fmd.")]
+    registries = {id(part): part for module in modules for part in vars(module).values() if type(part) is Registry}
+    for registry in registries.values():
+        for name, make in registry._made.items():
+            if not make.__module__.startswith("fmd."):
+                yield registry, name, make.__module__
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_names():
+    """What a file's tests register is forgotten at its end, so that no test sees the names of its neighbours."""
+    before = list(registered())
+    yield
+    for registry, name, module in [part for part in registered() if part not in before]:
+        del registry._made[name]
+        sys.modules.pop(module, None)  # so that another file's `config.imports` registers it again
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,7 @@ BY_METHOD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_METHOD)
 def test_what_a_few_functions_cannot_say_goes_through_the_method(name, tmp_path, monkeypatch):
     info = half_trained.make_info(**BY_METHOD[name])

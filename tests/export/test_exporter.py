@@ -242,6 +242,7 @@ def test_arrays_that_do_not_fit_into_memory_are_refused(copied, monkeypatch):
         load(copied)
 
 
+@pytest.mark.slow
 def test_a_network_that_jumps_is_exported_with_its_flow_beside(tmp_path):
     """Both programs draw what the sampler draws, by one evaluation and by the guided flow."""
     jumps = {"method": {"name": "mean_flow"}, "sample": {"solver": "jump", "steps": 1, "guidance": {"weight": 1.0}}}

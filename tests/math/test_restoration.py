@@ -120,14 +120,11 @@ def test_one_trace_and_a_method_of_your_own():
         def draw(self, problem, x0, steps):
             return problem.operator.pseudo_inverse(problem.measurement)
 
-    try:
-        traces = []
-        traced = jax.jit(lambda y, s: traces.append(1) or one("your_method", noise_std=s, count=y.shape[0]))
-        for s in (0.1, 0.2):
-            np.testing.assert_allclose(traced(jnp.ones((3, 1)), s), 0.7)
-        assert len(traces) == 1
-    finally:
-        restoration.METHODS._made.pop("your_method")
+    traces = []
+    traced = jax.jit(lambda y, s: traces.append(1) or one("your_method", noise_std=s, count=y.shape[0]))
+    for s in (0.1, 0.2):
+        np.testing.assert_allclose(traced(jnp.ones((3, 1)), s), 0.7)
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(

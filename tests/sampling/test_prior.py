@@ -74,6 +74,7 @@ def test_eight_devices_answer_as_one_does(info, params, images, restored):
     near(many.restore(images, SEEN, KEY, LABELS, steps=3, method="flower"), restored[:, 0])
 
 
+@pytest.mark.slow
 def test_edit_invert_and_interpolate_are_those_of_the_mathematics(sampler, field, images):
     x, labels, other = to_unit(jnp.asarray(images)), jnp.asarray(LABELS), np.roll(LABELS, 1)
     flow = editing.flow_edit(field, x, KEY, source=labels, target=jnp.asarray(other), steps=4)
@@ -91,6 +92,7 @@ def test_edit_invert_and_interpolate_are_those_of_the_mathematics(sampler, field
     assert (frames[1] != frames[0]).any()
 
 
+@pytest.mark.slow
 def test_classes_bits_and_reconstructions(sampler, field, images):
     found = sampler.classify(images, KEY, draws=6, first=3, keep=2)
     options = {"labels": jnp.arange(4), "draws": 6, "first": 3, "keep": 2}

@@ -82,6 +82,7 @@ def test_a_network_with_a_second_time_goes_on_from_one_without(flow, tmp_path, c
     np.testing.assert_array_equal(run.model.apply({"params": state.params}, x, t, y, r=t), expected)
 
 
+@pytest.mark.slow
 def test_a_first_run_is_trained_first_and_both_go_on_from_where_they_were(tmp_path):
     config = toys.config(**SMALL, **JUMPS, first=FIRST)
     begins = Begins()
@@ -98,6 +99,7 @@ def test_a_first_run_is_trained_first_and_both_go_on_from_where_they_were(tmp_pa
 CRITIC = {"name": "distribution_matching", "critic_rate": 3.0}
 
 
+@pytest.mark.slow
 def test_a_critic_begins_as_the_teacher_and_is_in_no_average(tmp_path):
     """Three runs by one command: the flow, its jumps, their images; the teacher is the first of them."""
     first = {"method": JUMPS["method"], "first": FIRST}
@@ -148,6 +150,7 @@ def test_the_teacher_may_be_another_model(flow, tmp_path):
     assert np.isfinite(run.report.window.loss)
 
 
+@pytest.mark.slow
 def test_another_teacher_in_the_same_place_is_another_run(flow, tmp_path):
     taught = {**JUMPS, "teacher": str(tmp_path / "teacher")}
     train(tmp_path / "teacher", **FLOW, seed=1)

@@ -70,6 +70,7 @@ def test_gradients_meet_in_exactly_one_all_reduce(labs, name):
     assert found == collections.Counter({"all-reduce": 1, "all-gather": len(sharded)} if sharded else {"all-reduce": 1})
 
 
+@pytest.mark.slow
 def test_muon_takes_the_same_steps_on_split_kernels():
     config = toys.config(optimizer={"name": "muon", "learning_rate": 1e-2})
     alone, found = (jax.device_get(Lab(config, toys.layout(*n)).run(2)) for n in (("jit", 1, 1), ("mesh", 8, 4)))
