@@ -129,6 +129,7 @@ def test_one_step_recipes_train_a_flow_then_its_jumps_then_their_images(name, cp
     assert [c.sample.solver for c in (flow, jumps, config)] == ["midpoint", "jump", "jump"]
     assert [c.teacher for c in (flow, jumps, config)] == [None, None, "first/first"]
     assert flow.model == jumps.model == config.model
+    assert flow.train.label_dropout > 0  # the teacher is guided; the others learn its guided flow
     assert flow.first is None
     small = {key: flow.sample.guidance[key] for key in ("name", "weight")}
     assert jumps.method["guidance"] == config.method["guidance"] == small
