@@ -11,6 +11,9 @@ A part is dropped, or untold, when the network is not to know it: label dropout 
     label    int [B]                  the null label num_classes                    a row of a table
     vector   float [B, size]          `Told(value, told)` with told False           two layers, or a learned null vector
 
+and those of `fmd.models.condition_kinds`: several labels, a number, an image, a mask. The last two lie on the grid of
+the image: they are no embedding but planes beside x, which a network asks for with `planes`.
+
 Your own kind is a class in your own file, with an `example` and a `__call__` that embeds:
 
     @register_condition("angle")
@@ -53,7 +56,9 @@ class Kind(nn.Module):
     dim: int
     dtype: DTypeLike
 
-    def __call__(self, value: Part) -> Float[Array, "B {self.dim}"]:
+    on_grid = False  # True for planes [B, H, W, planes] instead of an embedding, see `planes`
+
+    def __call__(self, value: Part) -> Float[Array, "B ..."]:
         """The embedding [B, dim] of a part, in `dtype`."""
         raise NotImplementedError
 
@@ -61,9 +66,13 @@ class Kind(nn.Module):
         """A value of the shape and dtype that the kind takes."""
         raise NotImplementedError
 
+    def planes(self, value: Part, height: int, width: int) -> Float[Array, "B H W d"]:
+        """The planes [B, height, width, d] of a part, for kinds that are `on_grid`; they have no parameters."""
+        raise NotImplementedError
+
     def untold(self, value: Part, mask: Mask) -> Part:
         """`value` untold where mask [B] is True."""
-        value, told = _told(value)
+        value, told = told_part(value)
         return Told(value, told & ~mask)
 
     def check(self, array: Shaped[Array | np.ndarray, "..."], name: str) -> None:
@@ -82,14 +91,17 @@ class Kind(nn.Module):
         For use in `__call__`. A value that is not told is replaced by zeros first: it may be anything, and no gradient
         comes from it.
         """
-        value, told = _told(value)
+        value, told = told_part(value)
         null = self.param("null", nn.initializers.normal(0.02), (self.dim,))
         shown = told.reshape(-1, *[1] * (value.ndim - 1))
         embedding = embed(jnp.where(shown, value, jnp.zeros_like(value)))
         return jnp.where(told[:, None], embedding.astype(self.dtype), null[None, :].astype(self.dtype))
 
 
-KINDS: Registry[Kind] = Registry("kind of condition")
+MORE = "fmd.models.condition_kinds"
+KINDS: Registry[Kind] = Registry(
+    "kind of condition", built_in=dict.fromkeys(("labels", "number", "image", "mask"), MORE)
+)
 register_condition = KINDS.register
 
 
@@ -218,9 +230,9 @@ def example(spec: Spec | None, batch: int) -> Condition:
 
 
 def add_embeddings(
-    embedding: Float[Array, "B E"], y: Condition, spec: Spec | None, num_classes: int
+    embedding: Float[Array, "B E"], y: Condition, spec: Spec | None, num_classes: int, *, on_grid: bool = False
 ) -> Float[Array, "B E"]:
-    """`embedding` plus those of all parts of a condition.
+    """`embedding` plus those of all parts of a condition that have one.
 
     To be called in the `__call__` of a network. The modules are named condition_NAME, that of labels alone is named
     label.
@@ -230,9 +242,10 @@ def add_embeddings(
         y: the condition.
         spec: the field `conditions` of the network, see `freeze`; None for labels alone.
         num_classes: the field of the network; without a spec and with 0 it is unconditional and y is not looked at.
+        on_grid: True where the network takes `planes`, too.
 
     Raises:
-        ValueError: as `check` does.
+        ValueError: as `check` does, and for an image or a mask where the network takes none.
     """
     if spec is None and num_classes == 0:
         return embedding
@@ -242,9 +255,24 @@ def add_embeddings(
     else:
         kinds = {n: KINDS[kind](**fields, **own, name=f"condition_{n}") for n, kind, fields in _parts(spec)}
     values = _check(y, spec, kinds, embedding.shape[0])
+    if not on_grid and (planes := [name for name, kind in kinds.items() if kind.on_grid]):
+        raise ValueError(f"condition {planes[0]!r} is an image, and this network takes none; choose another, e.g. unet")
     for name, kind in kinds.items():
-        embedding = embedding + kind(values[name])
+        if not kind.on_grid:
+            embedding = embedding + kind(values[name])
     return embedding
+
+
+def planes(y: Condition, spec: Spec | None, height: int, width: int) -> Float[Array, "B H W planes"] | None:
+    """The parts of `y` that lie on the grid of the image, as planes beside it; None where there are none."""
+    if spec is None:
+        return None
+    values, found = _by_name(y, spec), []
+    for name, kind, fields in _parts(spec):
+        if KINDS[kind].on_grid:  # type: ignore[attr-defined]
+            made = KINDS[kind](**fields, dim=1, dtype="float32", parent=None)  # no part of the network: no parameters
+            found.append(made.planes(values[name], height, width))
+    return jnp.concatenate(found, axis=-1) if found else None
 
 
 def _parts(spec: Spec) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -288,5 +316,6 @@ def _by_name(y: Condition, spec: Spec | None) -> Mapping[str, Part]:
     return y
 
 
-def _told(value: Part) -> Told:
+def told_part(value: Part) -> Told:
+    """A part with its marks; everywhere told where it has none."""
     return value if isinstance(value, Told) else Told(value, jnp.ones(value.shape[0], bool))

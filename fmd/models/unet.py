@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fmd.models.conditions import Spec, add_embeddings, freeze
+from fmd.models.conditions import Spec, add_embeddings, freeze, planes
 from fmd.models.layers import FLAT, STEEP, GroupNorm, StepEmbedding, TimeEmbedding, attention, fold, per_pixel, unfold
 from fmd.models.registry import register_model
 from fmd.registry import Between
@@ -113,6 +113,13 @@ class UNet(nn.Module):
         h = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         h = fold(h.astype(dtype), self.patch_size)
         h = nn.Conv(widths[0], (3, 3), dtype=dtype, name="conv_in")(h)
+        beside = planes(y, self.conditions, height, width)
+        if beside is not None:  # as if it were channels of x whose weights start at zero
+            beside = fold(jnp.pad(beside, ((0, 0), *padding, (0, 0))).astype(dtype), self.patch_size)
+            layer = nn.Conv(
+                widths[0], (3, 3), use_bias=False, dtype=dtype, kernel_init=nn.initializers.zeros, name="conv_condition"
+            )
+            h = h + layer(beside)
 
         skips = []
         for i in levels:
@@ -169,7 +176,7 @@ class UNet(nn.Module):
             embedding = embedding + StepEmbedding(self.embedding_dim, dtype, name="weight")(strength)
         elif w is not None:
             raise ValueError("unet: a weight w was given to a network without one; build it with guidance_input=True")
-        return add_embeddings(embedding, y, self.conditions, self.num_classes)
+        return add_embeddings(embedding, y, self.conditions, self.num_classes, on_grid=True)
 
     def _attends(self, height: int, width: int) -> list[bool]:
         """For each level, True where it attends.
