@@ -88,10 +88,12 @@ def as_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def as_part(values: np.ndarray) -> np.ndarray:
-    """Whole numbers [N] as labels, floats [N] or [N, ...] as vectors.
+    """Whole numbers [N] as labels, 0 and 1 [N, K] as several labels, floats [N] or [N, ...] as vectors or images.
 
-    The types are int32 and float32. Other arrays stay as they are.
+    The types are int32, uint8 and float32. Other arrays stay as they are.
     """
     if values.dtype.kind == "f":
         return values.astype(np.float32).reshape(len(values), *(values.shape[1:] or (1,)))
+    if values.ndim == 2 and values.dtype.kind in "biu" and np.isin(values, (0, 1)).all():
+        return values.astype(np.uint8)
     return as_labels(values) if values.ndim < 2 else values

@@ -126,6 +126,13 @@ class ImageDataset:
                 found[name] = {"kind": "label", "num_classes": count}
             elif part.dtype == np.float32 and part.ndim == 2:
                 found[name] = {"kind": "vector", "size": part.shape[1]}
+            elif part.dtype == np.uint8 and part.ndim == 2:
+                found[name] = {"kind": "labels", "num_classes": part.shape[1]}
+            elif part.ndim == 4:
+                found[name] = {
+                    "kind": "image",
+                    **dict(zip(("height", "width", "channels"), part.shape[1:], strict=True)),
+                }
             else:
                 raise ValueError(f"{self.name}: say in `conditions` of which kind {name} is")
         return found

@@ -230,7 +230,7 @@ def example(spec: Spec | None, batch: int) -> Condition:
 
 
 def add_embeddings(
-    embedding: Float[Array, "B E"], y: Condition, spec: Spec | None, num_classes: int, *, on_grid: bool = False
+    embedding: Float[Array, "B E"], y: Condition, spec: Spec | None, num_classes: int, *, takes_planes: bool = False
 ) -> Float[Array, "B E"]:
     """`embedding` plus those of all parts of a condition that have one.
 
@@ -242,7 +242,7 @@ def add_embeddings(
         y: the condition.
         spec: the field `conditions` of the network, see `freeze`; None for labels alone.
         num_classes: the field of the network; without a spec and with 0 it is unconditional and y is not looked at.
-        on_grid: True where the network takes `planes`, too.
+        takes_planes: True for a network that takes `planes`, too.
 
     Raises:
         ValueError: as `check` does, and for an image or a mask where the network takes none.
@@ -255,23 +255,27 @@ def add_embeddings(
     else:
         kinds = {n: KINDS[kind](**fields, **own, name=f"condition_{n}") for n, kind, fields in _parts(spec)}
     values = _check(y, spec, kinds, embedding.shape[0])
-    if not on_grid and (planes := [name for name, kind in kinds.items() if kind.on_grid]):
-        raise ValueError(f"condition {planes[0]!r} is an image, and this network takes none; choose another, e.g. unet")
+    if not takes_planes and (beside := on_grid(spec)):
+        raise ValueError(f"condition {beside[0]!r} is an image, and this network takes none; choose another, e.g. unet")
     for name, kind in kinds.items():
         if not kind.on_grid:
             embedding = embedding + kind(values[name])
     return embedding
 
 
+def on_grid(spec: Spec | None) -> list[str]:
+    """The names of the parts that lie on the grid of the image."""
+    return [name for name, kind, _ in _parts(spec or {}) if KINDS[kind].on_grid]  # type: ignore[attr-defined]
+
+
 def planes(y: Condition, spec: Spec | None, height: int, width: int) -> Float[Array, "B H W planes"] | None:
     """The parts of `y` that lie on the grid of the image, as planes beside it; None where there are none."""
     if spec is None:
         return None
-    values, found = _by_name(y, spec), []
-    for name, kind, fields in _parts(spec):
-        if KINDS[kind].on_grid:  # type: ignore[attr-defined]
-            made = KINDS[kind](**fields, dim=1, dtype="float32", parent=None)  # no part of the network: no parameters
-            found.append(made.planes(values[name], height, width))
+    values, beside = _by_name(y, spec), on_grid(spec)
+    own: dict[str, Any] = {"dim": 1, "dtype": "float32", "parent": None}  # no parts of the network: no parameters
+    kinds = {name: KINDS[kind](**fields, **own) for name, kind, fields in _parts(spec) if name in beside}
+    found = [kind.planes(values[name], height, width) for name, kind in kinds.items()]
     return jnp.concatenate(found, axis=-1) if found else None
 
 

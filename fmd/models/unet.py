@@ -176,7 +176,7 @@ class UNet(nn.Module):
             embedding = embedding + StepEmbedding(self.embedding_dim, dtype, name="weight")(strength)
         elif w is not None:
             raise ValueError("unet: a weight w was given to a network without one; build it with guidance_input=True")
-        return add_embeddings(embedding, y, self.conditions, self.num_classes, on_grid=True)
+        return add_embeddings(embedding, y, self.conditions, self.num_classes, takes_planes=True)
 
     def _attends(self, height: int, width: int) -> list[bool]:
         """For each level, True where it attends.

@@ -67,6 +67,11 @@ def make_recipe(
         o.name, schedule=learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2
     )
     critic = getattr(method, "needs_critic", False)
+    if (config.data.flip or config.data.shift) and (beside := conditions.on_grid(told)):
+        raise ValueError(
+            f"config.data.flip and shift change the images, but not condition {beside[0]!r}, which lies beside them; "
+            f"say --config.data.flip=False --config.data.shift=0"
+        )
     return Recipe(
         apply=model.apply if layout is None else gather_params(layout, model.apply),
         method=method,

@@ -114,7 +114,7 @@ def test_parts_that_do_not_fit_are_refused():
     spec["style"] = spec.pop("hue")
     with pytest.raises(ValueError, match="styles run from 0 to 2, but its num_classes allows 0 to 1"):
         ImageDataset("a", hues, hues, 3, "", conditions=spec)
-    pictures = with_style(style=np.zeros((4, 2, 2, 1), np.uint8))
+    pictures = with_style(style=np.zeros((4, 2, 2), np.uint8))
     with pytest.raises(ValueError, match="say in `conditions` of which kind style is"):
         ImageDataset("a", pictures, pictures, 3, "")
 

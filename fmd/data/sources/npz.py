@@ -38,7 +38,8 @@ def load_npz(
         num_classes: the largest label plus one where it is not given; 0 without labels.
         test_fraction: the part of each class that makes the test split where there is no `test_path`.
         conditions: names of further arrays [N, ...] of the archive that the network is told beside the label: integers
-            [N] are labels of their own, floats [N] or [N, D] are vectors.
+            [N] are labels of their own, floats [N] or [N, D] are vectors, 0 and 1 [N, K] are several labels at once,
+            uint8 or floats in [-1, 1] [N, h, w, C] are images of any size.
 
     Raises:
         FileNotFoundError: for a missing file.
