@@ -87,7 +87,8 @@ def measure_and_restore(
     start = time.perf_counter()
     restored = sampler.restore(y, known, key, labels, noise_std=noise_std, draws=draws, **options)
     seconds = time.perf_counter() - start
-    return Restored(images, np.asarray(to_uint8(known.pseudo_inverse(jnp.asarray(y)))), restored, seconds)
+    shown = y if y.shape == images.shape else known.pseudo_inverse(jnp.asarray(y))  # the inverse of a blur is all noise
+    return Restored(images, np.asarray(to_uint8(jnp.asarray(shown))), restored, seconds)
 
 
 def psnr(found: np.ndarray, truth: np.ndarray) -> float:
