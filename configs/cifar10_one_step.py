@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.path = {"times": {"name": "stratified"}}
     config.log = {"every": 50, "eval_every": 0}
     config.sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 1}
-    config.train = {"num_steps": 2000, "batch_size": 256, "label_dropout": 0.0}
+    config.train = {"num_steps": 2000, "batch_size": 256, "label_dropout": 0.1}
     config.method = {"name": "distribution_matching", "guidance": {"name": "cfg", "weight": WEIGHT}}
     config.teacher = "first/first"
     config.optimizer = {"name": "muon", "learning_rate": 3e-4, "b2": 0.99, "final_fraction": 0.3}
@@ -30,12 +30,12 @@ def get_config() -> ConfigDict:
     flow = {
         "method": {"name": "flow_matching"},
         "sample": {"guidance": {"name": "cfg", "weight": WEIGHT}, "solver": "midpoint", "steps": 10},
-        "train": {"num_steps": 8000, "label_dropout": 0.1},
+        "train": {"num_steps": 8000},
         "optimizer": {"learning_rate": 3e-3, "b2": 0.999, "final_fraction": 0.0},
         "ema": {"decays": (0.998,)},
     }
     config.first = {
-        "method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "equal": 0.0,
+        "method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "equal": 0.2,
                    "ends": 0.4, "guidance": {"name": "cfg", "weight": WEIGHT}},
         "train": {"num_steps": 2000},
         "optimizer": {"learning_rate": 2e-3, "b2": 0.999, "final_fraction": 0.0},
