@@ -4,7 +4,7 @@
     coverage    pixels of the truth within 3 standard deviations of the mean of the draws
     seconds     for all draws, the compilation included
 
-The picture has, for each operator, rows of truth, measurement, draws, mean and spread.
+The picture has an operator below the other and its noises side by side: truth, measurement, draws, mean and spread.
 
 python experiments/reference/restore_digits.py runs/mnist_cfg_strong
 """
@@ -46,8 +46,10 @@ def main() -> None:
     sampler = load(args.checkpoint)
     source = sampler.info.config.data.source
     test, classifier = load_data(source).test.take(np.arange(args.images)), domain.load(source)
-    settings = {name: str(value) for name, value in vars(args).items() if name != "out"}
-    rows, picture = [], None
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    settings["checkpoint"] = args.checkpoint.name
+    rows: list[dict[str, object]] = []
+    pictures: dict[str, list[np.ndarray]] = {operator: [] for operator in OPERATORS}
     for operator, words in OPERATORS.items():
         for noise_std in NOISE:
             for method in args.methods.split(","):
@@ -70,8 +72,8 @@ def main() -> None:
                 )
                 write_json(args.out / "restore_digits.json", {"settings": settings, "rows": rows})
                 few = Restored(*(part[:SHOWN] for part in (done.truth, done.measured, done.draws)), done.seconds)
-                shown = few.picture(2)
-                picture = shown if picture is None else np.concatenate([picture, shown], axis=1)
+                pictures[operator].append(few.picture(2))
+    picture = np.concatenate([np.concatenate(part, axis=1) for part in pictures.values()])
     save_png(args.out / "restore_digits.png", picture, overwrite=True)
 
 
