@@ -68,7 +68,7 @@ def registered():
 
 @pytest.fixture(autouse=True, scope="module")
 def own_names():
-    """What a file's tests register is forgotten at its end, so that no test sees the names of its neighbours."""
+    """Forgets at the end of a file what its tests registered, so that no test sees the names of its neighbours."""
     before = list(registered())
     yield
     for registry, name, module in [part for part in registered() if part not in before]:

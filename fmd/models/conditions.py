@@ -7,160 +7,23 @@ model keeps in its field `conditions`, is None for labels alone, else for exampl
 
 A part is dropped, or untold, when the network is not to know it: label dropout and the unconditional half of guidance.
 
-    kind     value                    untold                                        embedding
-    label    int [B]                  the null label num_classes                    a row of a table
-    vector   float [B, size]          `Told(value, told)` with told False           two layers, or a learned null vector
-
-and those of `fmd.models.condition_kinds`: several labels, a number, an image, a mask. The last two lie on the grid of
-the image: they are no embedding but planes beside x, which a network asks for with `planes`.
-
-Your own kind is a class in your own file, with an `example` and a `__call__` that embeds:
-
-    @register_condition("angle")
-    class Angle(Kind):
-        @nn.compact
-        def __call__(self, value):                                       # [B] or Told -> [B, dim]
-            return self.or_null(value, lambda degrees: nn.Dense(self.dim)(waves(degrees)))
-
-        def example(self, batch):
-            return jnp.zeros(batch)
+The kinds are in `fmd.models.condition_kinds`. An image or a mask lies on the grid of the images that are made: it is no
+embedding but planes beside x, which a network asks for with `planes`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.core import freeze as freeze_dictionaries
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float
 
-from fmd.registry import Registry
+from fmd.models.condition_kinds import KINDS, Kind, Label, Part
 from fmd.types import Condition, Mask, Told
 
 Spec = Mapping[str, Mapping[str, object]]
 """Name of a part -> its kind and the fields of the kind."""
-
-Part: TypeAlias = PyTree
-"""A part of a condition: an array [B, ...], or `Told(array, mask)`."""
-
-
-class Kind(nn.Module):
-    """A kind of condition.
-
-    Its fields are the entries of its spec, beside the width `dim` and the `dtype` of the embedding.
-    """
-
-    dim: int
-    dtype: DTypeLike
-
-    on_grid = False  # True for planes [B, H, W, planes] instead of an embedding, see `planes`
-
-    def __call__(self, value: Part) -> Float[Array, "B ..."]:
-        """The embedding [B, dim] of a part, in `dtype`."""
-        raise NotImplementedError
-
-    def example(self, batch: int) -> Shaped[Array, "B ..."]:
-        """A value of the shape and dtype that the kind takes."""
-        raise NotImplementedError
-
-    def planes(self, value: Part, height: int, width: int) -> Float[Array, "B H W d"]:
-        """The planes [B, height, width, d] of a part, for kinds that are `on_grid`; they have no parameters."""
-        raise NotImplementedError
-
-    def untold(self, value: Part, mask: Mask) -> Part:
-        """`value` untold where mask [B] is True."""
-        value, told = told_part(value)
-        return Told(value, told & ~mask)
-
-    def check(self, array: Shaped[Array | np.ndarray, "..."], name: str) -> None:
-        """Raises ValueError, naming the part, for a wrong shape or dtype."""
-        wanted = self.example(1)
-        number = np.integer if jnp.issubdtype(wanted.dtype, np.integer) else np.floating
-        fits = array.ndim == wanted.ndim and array.shape[1:] == wanted.shape[1:]
-        if not (fits and jnp.issubdtype(array.dtype, number)):
-            shape = ", ".join(map(str, ("B", *wanted.shape[1:])))
-            words = "integers" if number is np.integer else "floats"
-            raise ValueError(f"condition {name!r} must be {words} [{shape}], got {array.dtype}{list(array.shape)}")
-
-    def or_null(self, value: Part, embed: Callable[[Array], Array]) -> Float[Array, "B {self.dim}"]:
-        """embed(value) where it is told, a learned vector elsewhere.
-
-        For use in `__call__`. A value that is not told is replaced by zeros first: it may be anything, and no gradient
-        comes from it.
-        """
-        value, told = told_part(value)
-        null = self.param("null", nn.initializers.normal(0.02), (self.dim,))
-        shown = told.reshape(-1, *[1] * (value.ndim - 1))
-        embedding = embed(jnp.where(shown, value, jnp.zeros_like(value)))
-        return jnp.where(told[:, None], embedding.astype(self.dtype), null[None, :].astype(self.dtype))
-
-
-MORE = "fmd.models.condition_kinds"
-KINDS: Registry[Kind] = Registry(
-    "kind of condition", built_in=dict.fromkeys(("labels", "number", "image", "mask"), MORE)
-)
-register_condition = KINDS.register
-
-
-@register_condition("label")
-class Label(Kind):
-    """Labels int [B] in [0, num_classes], each a row of a table.
-
-    num_classes is the null label. Other labels give NaN.
-    """
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, value: Int[Array, " B"]) -> Float[Array, "B {self.dim}"]:
-        table = nn.Embed(self.num_classes + 1, self.dim, embedding_init=nn.initializers.normal(0.02), name="table")
-        return table(value).astype(self.dtype)
-
-    def example(self, batch: int) -> Int[Array, " B"]:
-        """Zeros int32 [batch]."""
-        return jnp.zeros(batch, jnp.int32)
-
-    def untold(self, value: Int[Array | np.ndarray, " B"], mask: Mask) -> Int[Array, " B"]:
-        """The null label where mask is True."""
-        return jnp.where(mask, self.num_classes, value)
-
-    def check(self, array: Shaped[Array | np.ndarray, "..."], name: str) -> None:
-        """Raises ValueError, naming the part, for a wrong shape or dtype, or a label out of range."""
-        super().check(array, name)
-        if array.size and not isinstance(array, jax.core.Tracer):
-            values = np.asarray(array)
-            low, high = values.min(), values.max()
-            if low < 0 or high > self.num_classes:
-                wrong = low if low < 0 else high
-                raise ValueError(
-                    f"condition {name!r} must lie in [0, {self.num_classes}], where {self.num_classes} is the null "
-                    f"label; got {wrong}"
-                )
-
-
-@register_condition("vector")
-class Vector(Kind):
-    """Vectors float [B, size], embedded by two layers.
-
-    The last layer starts at zero.
-    """
-
-    size: int
-
-    @nn.compact
-    def __call__(self, value: Float[Array, "B {self.size}"] | Told) -> Float[Array, "B {self.dim}"]:
-        def embed(vector: Float[Array, "B C"]) -> Float[Array, "B E"]:
-            hidden = nn.silu(nn.Dense(self.dim, dtype=self.dtype, name="dense_1")(vector))
-            return nn.Dense(self.dim, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="dense_2")(hidden)
-
-        return self.or_null(value, embed)
-
-    def example(self, batch: int) -> Float[Array, "B {self.size}"]:
-        """Zeros float32 [batch, size]."""
-        return jnp.zeros((batch, self.size))
 
 
 def freeze(spec: Spec | None) -> Spec | None:
@@ -318,8 +181,3 @@ def _by_name(y: Condition, spec: Spec | None) -> Mapping[str, Part]:
     if not isinstance(y, Mapping):
         raise ValueError(f"the condition must be a dictionary of {', '.join(spec)}; got {type(y).__name__}")
     return y
-
-
-def told_part(value: Part) -> Told:
-    """A part with its marks; everywhere told where it has none."""
-    return value if isinstance(value, Told) else Told(value, jnp.ones(value.shape[0], bool))

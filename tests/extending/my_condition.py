@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmd.data import ImageDataset, Split, register_source
-from fmd.models.conditions import Kind, register_condition
+from fmd.models.condition_kinds import Kind, register_condition
 
 
 @register_condition("my_condition")

@@ -144,3 +144,8 @@ def test_wrong_values_are_one_line(change, message):
     conditions.check(parts(), SPEC, 0, BATCH)
     with pytest.raises(ValueError, match=message):
         conditions.check({**parts(), **change}, SPEC, 0, BATCH)
+
+
+def test_a_range_without_length_is_refused():
+    with pytest.raises(ValueError, match=r"'number': low = 1.0, high = 1.0; low must be less"):
+        conditions.example({"age": {"kind": "number", "low": 1.0, "high": 1.0}}, 1)

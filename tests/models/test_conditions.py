@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fmd.models import conditions
-from fmd.models.conditions import Kind, Label, Vector, register_condition
+from fmd.models.condition_kinds import Kind, Label, Vector, register_condition
 from fmd.models.registry import build_model
 from fmd.types import Told
 
