@@ -19,9 +19,11 @@ SETTINGS = ("weight", "solver", "steps", "shift", "tolerance")  # flags that are
 
 FLAGS_OF = {  # the flags that each mode looks at
     "train": {"config", "workdir", "coordinator", "num_processes", "process_id"},
-    "sample": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", *SETTINGS},
+    "sample": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", *SETTINGS}
+    | {"images", "condition", "draws"},
     "eval": {"checkpoint", "average", "n_samples", "seed", "reference", "features", "bits_per_dim", "samples"}
-    | {"bits_draws", "classes", "source", "sweep", "teacher", "trust", "classify", "against", *SETTINGS},
+    | {"bits_draws", "classes", "source", "sweep", "teacher", "trust", "classify", "against", *SETTINGS}
+    | {"paired", "draws"},
     "export": {"checkpoint", "average", "out", "trust", *SETTINGS},
     "restore": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", "operator"}
     | {"noise_std", "method", "draws", "images", "weight", "steps"},
@@ -30,7 +32,8 @@ FLAGS_OF = {  # the flags that each mode looks at
 NOT_BESIDE = {
     "samples": FLAGS_OF["eval"] - {"checkpoint", "samples", "source", "reference", "features"},  # drawn already
     "checkpoint": {"source"},  # it carries its own
-    "sweep": {"bits_per_dim", "bits_draws", "teacher", "classify", "against"},
+    "sweep": {"bits_per_dim", "bits_draws", "teacher", "classify", "against", "paired", "draws"},
+    "images": {"condition"},
 }  # flags that have no effect where another is given
 
 KEY_OF = {"seed": "seed", "source": "data.source"}  # the keys of a config that do in training what a flag does

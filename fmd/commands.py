@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from fmd import cli, devices, processes
+from fmd import cli, data, devices, processes
 from fmd import config as configs
 from fmd.arguments import Overrides, load_data, parse_labels, refuse_data, resolve_for_this_machine, settings_of
 from fmd.blocks import Plain
 from fmd.config import Config, Settings
-from fmd.data.dataset import matching_conditions
 from fmd.evaluation import evaluate as evaluation
-from fmd.evaluation import restored, sweep
+from fmd.evaluation import paired, restored, sweep
 from fmd.evaluation.quality import make_quality
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
@@ -23,7 +22,9 @@ from fmd.pictures import animation
 from fmd.pictures.grids import image_grid, save_png
 from fmd.randomness import key
 from fmd.registry import import_modules
+from fmd.run_info import RunInfo
 from fmd.sampling import sampler as samplers
+from fmd.telling import rows_like, tell_rows
 from fmd.training import callbacks, origin, trainer
 from fmd.training.callbacks.progress import Progress
 from fmd.training.callbacks.report import HtmlReport
@@ -31,7 +32,7 @@ from fmd.training.lines import Line
 from fmd.training.run import Run
 from fmd.types import Params
 
-N_SAMPLES = 64
+N_SAMPLES, N_PAIRED = 64, 8
 N_RESTORED, RESTORING_STEPS = 8, 100
 FRAMES = 41  # of an animation; what most solvers have as steps divides 40
 
@@ -88,35 +89,67 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     cli.use_compilation_cache()
     sampler = samplers.load(parsed.checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)
-    labels = parse_labels(parsed.label, parsed.n_samples or N_SAMPLES, sampler.info)
+    asked, draws = _asked(parsed, overrides, sampler.info)
     if outfile.suffix in animation.SUFFIXES:
         settings = settings.replace(times=tuple(np.linspace(0, 1, FRAMES).tolist()))
-    told = sampler.info.conditions is not None
-    if told:
-        y = matching_conditions(load_data(sampler.info.config, overrides, trust=parsed.trust).test, labels)
-    else:
-        refuse_data(overrides, "this model is told labels alone, and sampling reads no data")
-        y = labels
+
+    def save(drawn: samplers.Samples) -> int:
+        return save_samples(outfile, drawn, asked, draws, settings, sampler.info, overwrite=parsed.overwrite)
+
     try:
-        drawn = sampler.sample(y, key(parsed.seed), settings, quiet=False)
+        drawn = paired.draw(sampler, asked, key(parsed.seed), settings, draws=draws)
     except devices.Interrupted as interrupt:
         if interrupt.finished is None:
             raise
-        count = save_samples(outfile, interrupt.finished, labels, settings, overwrite=parsed.overwrite)
-        raise KeyboardInterrupt(f"the first {count} of {len(labels)} images are in {outfile}") from None
-    save_samples(outfile, drawn, labels, settings, overwrite=parsed.overwrite)
+        count = save(interrupt.finished)
+        raise KeyboardInterrupt(f"the first {count} of {draws * len(asked)} images are in {outfile}") from None
+    save(drawn)
     failed = int((~drawn.success).sum())
     logging.info(
         "%d images in %s; %.0f network evaluations per image (both halves of guidance counted)%s",
-        len(labels),
+        len(drawn.images),
         outfile,
         drawn.evaluations.mean(),
         f"; {failed} of them did not reach t = 1: use more steps" if failed else "",
     )
 
 
+def _asked(parsed: flags.FlagValues, overrides: Overrides, info: RunInfo) -> tuple[paired.Asked, int]:
+    """The conditions to sample, and how many images for each."""
+
+    def labels(count: int) -> np.ndarray:
+        return parse_labels(parsed.label, count, info)
+
+    def test() -> data.ImageDataset:
+        return load_data(info.config, overrides, trust=parsed.trust)
+
+    if paired.told_an_image(info):
+        count, given = parsed.n_samples or N_PAIRED, None if parsed.label is None else labels
+        if parsed.condition is not None:
+            return paired.of_conditions(info, expand(parsed.condition), count, given), parsed.draws
+        if parsed.images is not None:
+            return paired.of_images(info, expand(parsed.images), count, given), parsed.draws
+        return paired.of_test_images(info, test(), count, given), parsed.draws
+    for name in ("images", "condition", "draws"):
+        if parsed[name].present:
+            raise ValueError(f"--{name} has no effect here: this model is told no image; leave it out")
+    found = labels(parsed.n_samples or N_SAMPLES)
+    if info.conditions is not None:
+        split = test().test
+        return paired.Asked(tell_rows(info, split, rows_like(split, found), found), found), 1
+    refuse_data(overrides, "this model is told labels alone, and sampling reads no data")
+    return paired.Asked(found, found), 1
+
+
 def save_samples(
-    outfile: Path, drawn: samplers.Samples, labels: np.ndarray, settings: Settings, *, overwrite: bool
+    outfile: Path,
+    drawn: samplers.Samples,
+    asked: paired.Asked,
+    draws: int,
+    settings: Settings,
+    info: RunInfo,
+    *,
+    overwrite: bool,
 ) -> int:
     """Writes the images as the suffix of `outfile` says, with the labels of as many; returns how many there are."""
     scale, count = max(1, 56 // drawn.images.shape[-3]), len(drawn.images)
@@ -124,8 +157,12 @@ def save_samples(
         frames = animation.grid_frames(np.moveaxis(drawn.images, 1, 0), scale=scale)
         animation.save_animation(outfile, frames, overwrite=overwrite)
     elif outfile.suffix == ".npz":
+        labels = np.repeat(asked.labels, draws)[:count]
         with atomic_path(outfile, overwrite=overwrite) as temporary, open(temporary, "wb") as handle:
-            np.savez_compressed(handle, images=drawn.images, labels=labels[:count])
+            np.savez_compressed(handle, images=drawn.images, labels=labels)
+    elif paired.told_an_image(info):
+        picture = paired.picture(info, asked, drawn.images, draws=draws, scale=scale)
+        save_png(outfile, picture, overwrite=overwrite)
     else:
         save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=overwrite)
     return count
@@ -145,6 +182,8 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
         likelihood_draws=parsed.bits_draws,
         classify_examples=parsed.classify,
         against=parsed.against,
+        paired_examples=parsed.paired,
+        paired_draws=parsed.draws,
     )
     if parsed["bits_draws"].present and not parsed.bits_per_dim:
         raise ValueError("--bits_draws has no effect without --bits_per_dim; say for how many images")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fmd.blocks import Block, Checked, Plain, as_plain, build, flatten, hints_of, plain
+from fmd.blocks import Block, Checked, Plain, as_plain, build, checked, flatten, hints_of, plain
 from fmd.registry import Between
 
 AtLeast0 = Annotated[int, Between(0)]
@@ -38,6 +38,8 @@ class Data(Checked):
     resident: bool | None = None  # keep the training images on the device; None: where they take under 1 GiB
     flip: bool = False  # mirror half of the training images
     shift: AtLeast0 = 0  # move training images by up to so many pixels each way
+    derive: dict = field(default_factory=dict)  # type: ignore[type-arg]  # conditions made of the image, see fmd.telling
+    told: tuple[str, ...] | None = None  # the parts of the condition that the network is told; None: all
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Train(Checked):
     num_steps: AtLeast1 = 10_000
     batch_size: AtLeast1 = 128  # over all devices together
     label_dropout: Share = 0.1  # share of conditions that the network is not told; guidance needs more than 0
+    part_dropout: dict = field(default_factory=dict)  # type: ignore[type-arg]  # the same of single parts, by name
     loss: Literal["squared", "pseudo_huber"] = "squared"  # pseudo_huber: arXiv 2310.14189
     weighting: Literal["prediction", "velocity"] = "prediction"  # velocity: weigh as the velocity error it amounts to
     steps_per_dispatch: AtLeast1 = 1  # training steps per call from Python; more where a step takes under 10 ms
@@ -65,6 +68,8 @@ class Train(Checked):
         super().__post_init__()
         divides = self.batch_size % self.grad_accumulation == 0
         self.need(divides, "grad_accumulation", f"a divisor of train.batch_size = {self.batch_size}")
+        dropout = {part: checked(s, Share, f"train.part_dropout.{part}") for part, s in self.part_dropout.items()}
+        object.__setattr__(self, "part_dropout", dropout)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Settings(Checked):
     """How to sample: `config.sample`, and what `Sampler`, evaluation, sweeps and export take. Hashable."""
 
     WHERE = "sample."
-    guidance: Block = Block("cfg", weight=1.0)  # a rule of fmd.math.guidance; weak=PATH guides by a weaker model
+    guidance: Block = Block("cfg", weight=1.0)  # a rule of fmd.math.guidance; weak=PATH, weights={PART: w}
     solver: str = "midpoint"  # half of Heun's evaluations for the same quality, see experiments/reference
     steps: AtLeast1 = 10
     grid: Block = Block("uniform")  # how the steps are spread, see fmd.math.grids
@@ -283,7 +288,7 @@ def _blocks(kind: type, where: str = "") -> Iterator[str]:
 
 
 BLOCKS = frozenset(_blocks(Config))
-SHARED = {"sample.guidance": ("weight", "weak"), "path.times": ("shift", "clip", "stratified")}
+SHARED = {"sample.guidance": ("weight", "weak", "weights"), "path.times": ("shift", "clip", "stratified")}
 DEFAULTS = dict(flatten(as_plain(Config())))
 
 

@@ -41,8 +41,13 @@ class RunInfo:
     @property
     def can_be_guided(self) -> bool:
         """True where the network was trained both with its condition and without."""
-        told = self.num_classes > 0 or bool(self.conditions)
-        return told and self.config.train.label_dropout > 0
+        parts = self.conditions or (["label"] if self.num_classes else [])
+        return bool(parts) and (self.config.train.label_dropout > 0 or all(map(self.is_dropped_alone, parts)))
+
+    def is_dropped_alone(self, part: str) -> bool:
+        """True where the network was trained without this part of its condition while it was told the others."""
+        train, parts = self.config.train, self.conditions or ["label"]
+        return bool(train.part_dropout.get(part, 0) > 0 or (list(parts) == [part] and train.label_dropout > 0))
 
     @property
     def classes(self) -> list[int]:

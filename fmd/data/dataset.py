@@ -138,23 +138,6 @@ class ImageDataset:
         return found
 
 
-def matching_conditions(split: Split, labels: np.ndarray) -> np.ndarray | Parts:
-    """A condition for each of these labels int32 [N], as a split has them.
-
-    Labels alone stay as they are. Otherwise the other parts are those of the split's examples of that class, in turn,
-    or of any example where the class has none.
-    """
-    if not isinstance(split.y, dict):
-        return labels
-    rows = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        members = np.flatnonzero(split.labels == label)
-        asked = labels == label
-        rows[asked] = np.resize(members if len(members) else np.arange(len(split)), int(asked.sum()))
-    found = {name: part[rows] for name, part in split.y.items()}
-    return found | ({"label": labels.astype(np.int32)} if "label" in found else {})
-
-
 def _form(split: Split) -> str:
     """The parts of a condition with their types and shapes, in words."""
     if not isinstance(split.y, dict):

@@ -19,7 +19,7 @@ from fmd.config import Settings
 from fmd.data import ImageDataset
 from fmd.data.sources.npz import read_archive
 from fmd.devices import make_layout
-from fmd.evaluation import features, generative, likelihood, real_features, sample_pool
+from fmd.evaluation import features, generative, likelihood, paired, real_features, sample_pool
 from fmd.evaluation.features import Extractor
 from fmd.evaluation.figures import measure
 from fmd.evaluation.labels import FREQUENCIES, choose_labels
@@ -33,6 +33,7 @@ from fmd.math.simulators import TOLERANCE
 from fmd.sampling import checks
 from fmd.sampling.prior import flow_of
 from fmd.sampling.sampler import Sampler
+from fmd.telling import telling
 
 ANOMALY_EXAMPLES = 500
 VALIDATION_EXAMPLES = 5000  # enough for a validation loss of MNIST that is right to half a per cent
@@ -51,6 +52,8 @@ class Request:
     likelihood_draws: int = 1  # dequantisations of each of them, see fmd.evaluation.likelihood
     classify_examples: int = 0  # test images that the model itself classifies; 0: none
     against: str | None = None  # a data source whose images shall be told from the test images
+    paired_examples: int = 0  # test images compared with what is drawn from their conditions; 0: none
+    paired_draws: int = 4  # for each of them
 
     def __post_init__(self) -> None:
         if self.classes not in FREQUENCIES:
@@ -116,6 +119,11 @@ def evaluate(
         figures["anomalies"] = generative.anomalies(
             sampler, dataset, request.against, examples=ANOMALY_EXAMPLES, seed=request.seed, quiet=quiet
         )
+    if request.paired_examples:
+        figures["paired"] = paired.measure(
+            sampler, dataset, settings, examples=request.paired_examples, draws=request.paired_draws,
+            seed=request.seed, quiet=quiet,
+        )  # fmt: skip
     return result
 
 
@@ -178,10 +186,12 @@ def check_fits(sampler: Sampler, dataset: ImageDataset) -> None:
             f"the model is for {sampler.image_shape} images of {sampler.num_classes} classes, but the data set now "
             f"has {dataset.image_shape} and {dataset.num_classes}; restore the data it was trained on"
         )
-    if plain(dataset.conditions) != plain(sampler.info.conditions):
+    info = sampler.info
+    told = telling(info.config, info.image_shape, info.num_classes, dataset.conditions).spec
+    if plain(told) != plain(sampler.info.conditions):
         raise ValueError(
             f"the model is told {sampler.info.conditions or 'labels'}, but the data set now has "
-            f"{dataset.conditions or 'labels'}; restore the data it was trained on"
+            f"{told or 'labels'}; restore the data it was trained on"
         )
     names = sampler.info.class_names, dataset.class_names
     if None not in names and names[0] != names[1]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from fmd.data import ImageDataset
-from fmd.data.dataset import matching_conditions
 from fmd.devices import Layout
 from fmd.evaluation import classes, features
 from fmd.evaluation.figures import knows_classes
@@ -15,6 +14,7 @@ from fmd.processes import is_main_process
 from fmd.randomness import stream
 from fmd.run_info import RunInfo
 from fmd.sampling.sampler import Sampler
+from fmd.telling import rows_like, tell_rows
 from fmd.types import Params
 
 
@@ -39,7 +39,7 @@ def make_quality(
     quiet = not is_main_process()
     real = references(dataset, ("test",), found, samples=count, named=named, quiet=quiet)["test"]
     labels = choose_labels(count, info.num_classes, dataset.test.labels)
-    y = matching_conditions(dataset.test, labels)
+    y = tell_rows(info, dataset.test, rows_like(dataset.test, labels), labels)
 
     def evaluate(params: Params) -> dict[str, float | None]:
         images = sampler(y, stream(info.config.seed, "eval"), params=params)

@@ -8,8 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
-from fmd import data
+from fmd.data import decoding, layout
+from fmd.data.file_names import natural
 from fmd.data.sources.npz import read_archive
 from fmd.math import operators
 from fmd.math.operators import Operator
@@ -120,12 +122,18 @@ def read_images(place: Path, count: int, shape: tuple[int, int, int]) -> tuple[n
     if place.suffix == ".npz":
         images, labels = read_archive(place)
     else:
-        height, width, channels = shape
-        split = data.load("folder", path=str(place), image_size=(height, width), channels=channels).test
-        images, labels = split.take(np.arange(min(count, len(split)))).images, None
+        images, labels = read_folder(place, count, shape), None
     if images.shape[1:] != shape:
         raise ValueError(f"{place} holds images {images.shape[1:]}; the model's are {shape}")
     return images[:count], None if labels is None else labels[:count]
+
+
+def read_folder(place: Path, count: int, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "N H W C"]:
+    """The first `count` images of a folder in the order of their names, cropped and resized to `shape`."""
+    found = layout.find(place)
+    files = sorted({file for file, _ in [*found.train, *(found.test or [])]}, key=lambda file: natural(str(file)))
+    height, width, channels = shape
+    return decoding.decode(files[:count], (height, width), channels, place.resolve().name or "root").images
 
 
 def _value(text: str) -> object:

@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from fmd.blocks import as_plain
 from fmd.config import Settings
 from fmd.data import Split
-from fmd.data.dataset import matching_conditions
 from fmd.files import atomic_path, digest
 from fmd.randomness import stream
 from fmd.sampling.sampler import Sampler
+from fmd.telling import rows_like, tell_rows
 
 CHUNK = 500
 
@@ -63,12 +63,13 @@ def draw(
         quiet: without a progress bar.
         chunk: samples that are kept together.
     """
-    y = matching_conditions(split, labels)
+    rows = rows_like(split, labels)
     kept, base = folder / _name(sampler, settings, seed, chunk), stream(seed, "eval")
     chunks = []
     with tqdm(total=len(labels), unit="image", desc="sampling", disable=quiet) as bar:
         for number, first in enumerate(range(0, len(labels), chunk)):
-            part = jax.tree.map(lambda a, first=first: a[first : first + chunk], y)
+            here = slice(first, first + chunk)
+            part = tell_rows(sampler.info, split, rows[here], labels[here])
             path = kept / f"{number:06d}-{digest(_bytes(part))[:16]}.npz"
             columns = _read(path)
             if columns is None:

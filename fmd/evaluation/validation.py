@@ -22,6 +22,7 @@ from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork
 from fmd.randomness import ExampleRng, named, stream
 from fmd.run_info import RunInfo
+from fmd.telling import measuring_rng, telling_of
 from fmd.types import Condition, Index, Params, Pixels, Times, TypedKey
 
 TIME_MARGIN = 1e-3  # schedules may be singular at 0 and 1; the outermost times stay this far inside
@@ -46,7 +47,8 @@ def make_validation(
     method = methods.from_config(info.config)
     method = getattr(method, "validated", method)
     count = min(examples, len(split))
-    chosen = split.take(batch_indices(0, 0, count, len(split)))
+    rows = batch_indices(0, 0, count, len(split))
+    chosen = split.take(rows)
     index = np.arange(count, dtype=np.int32)
     times = np.clip((index.astype(np.float32) + 0.5) / count, TIME_MARGIN, 1 - TIME_MARGIN)
     base = stream(info.config.seed, "eval")
@@ -54,11 +56,15 @@ def make_validation(
     def key_of(name: str) -> TypedKey:
         return base if name == "noise" else named(base, name)
 
-    def losses(params: Params, pixels: Pixels, y: Condition, index: Index, t: Times) -> dict[str, Float[Array, " B"]]:
+    tells = telling_of(info, split.y)
+
+    def losses(
+        params: Params, pixels: Pixels, y: Condition, row: Index, index: Index, t: Times
+    ) -> dict[str, Float[Array, " B"]]:
         network = ModelNetwork(model.apply, params, info.num_classes, info.conditions)
         rng = ExampleRng(key_of, index, count)
         x1 = to_unit(pixels)
-        drawn = method.draw(rng, x1, y)
+        drawn = method.draw(rng, x1, tells(measuring_rng(info, row), x1, y))
         if isinstance(drawn, Drawn):
             drawn = _spread(drawn, rng.normal("noise", x1.shape[1:]), t)
         loss = method.loss(network, drawn, teacher=network if method.needs_teacher else None)
@@ -68,7 +74,7 @@ def make_validation(
     program = jax.jit(losses, out_shardings=layout.replicated, compiler_options=cpu_compiler_options())
 
     def evaluate(params: Params) -> dict[str, float]:
-        found = map_batches(layout, partial(program, params), batch_size, chosen.images, chosen.y, index, times)
+        found = map_batches(layout, partial(program, params), batch_size, chosen.images, chosen.y, rows, index, times)
         return {name: float(values.mean(dtype=np.float64)) for name, values in found.items()}
 
     return evaluate

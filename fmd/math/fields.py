@@ -6,6 +6,7 @@ is `predict(x, t, y)`, a network's order, t [B] and y a condition: labels [B] or
     as_velocity        predict(x, t, y) of the velocity, from a network that predicts data, noise or the score
     from_model         the same as a field
     guided_field       two predictions combined by a rule of `fmd.math.guidance`, in one network call
+    composed_field     the same of one prediction for each part of a condition, each with a weight
     autoguided_field   the same of two networks
     clip_data          a velocity whose data prediction lies in the range of pixels
     change_schedule    a field that follows another schedule than the one trained along
@@ -43,6 +44,7 @@ from fmd.math.schedules import Coefficients, Schedule
 from fmd.types import Condition, Field, Images, Scalars, Times
 
 Predict = Callable[[Images, Times, Condition], Images]
+Drop = Callable[..., Condition]
 Real = Float[Array, "..."]
 
 SINGULAR_MARGIN = 1e-6
@@ -120,15 +122,35 @@ def guided_field(predict: Predict, null: int | Callable[[Condition], Condition],
         return null(y) if callable(null) else jnp.full_like(y, null)
 
     def both(x: Images, t: Times, y: Condition) -> tuple[Images, Images]:
-        y_null = untold(y)
-        structures: list[object] = [jax.tree.structure(y), jax.tree.structure(y_null)]
-        if structures[0] != structures[1]:
-            raise ValueError("the condition and its untold form differ in structure: give the field a y as `drop` does")
-        v = predict(*jax.tree.map(_interleave, (x, t, y_null), (x, t, y)))
-        v = v.reshape(x.shape[0], 2, *v.shape[1:])
+        v = _in_one_call(predict, x, t, untold(y), y)
         return v[:, 0], v[:, 1]
 
     return _combined(combine, predict, lambda x, t, y: predict(x, t, untold(y)), both)
+
+
+def composed_field(predict: Predict, drop: Drop, weights: Mapping[str, Scalars], combine: Guidance) -> Field:
+    """A field guided by each part of a condition with a weight of its own, in one network call.
+
+    With v_0 told none of the parts that `weights` names, and v_i told that one of them,
+
+        v = v_0 + sum_i w_i (v_i - v_0),
+
+    which for parts that are independent given x is the velocity of p(x) prod_i p(part_i | x)^w_i (2206.01714). Parts
+    without a weight are told in every v. The rule `combine` has this sum in the place of v_cond, v_0 in that of v_null.
+
+    drop: drop(y, parts=names) -> y without these parts, of one structure for any names, as `Network.drop`.
+    """
+    names = tuple(weights)
+
+    def both(x: Images, t: Times, y: Condition) -> tuple[Images, Images]:
+        alone = [drop(y, parts=[other for other in names if other != name]) for name in names]
+        v = _in_one_call(predict, x, t, drop(y, parts=names), *alone)
+        parts = ((as_float(weights[name]), v[:, i + 1] - v[:, 0]) for i, name in enumerate(names))
+        return v[:, 0], v[:, 0] + weighted_sum(v.dtype, *parts)
+
+    return _combined(
+        combine, lambda x, t, y: both(x, t, y)[1], lambda x, t, y: predict(x, t, drop(y, parts=names)), both
+    )
 
 
 def autoguided_field(strong: Predict, weak: Predict, combine: Guidance) -> Field:
@@ -158,8 +180,17 @@ def _combined(
     return field
 
 
-def _interleave(first: Array, second: Array) -> Array:
-    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+def _in_one_call(predict: Predict, x: Images, t: Times, *told: Condition) -> Float[Array, "B K ..."]:
+    """The predictions [B, K, ...] for K conditions in one call of K B rows, those of one example side by side."""
+    structures: list[object] = [jax.tree.structure(y) for y in told]
+    if any(structure != structures[0] for structure in structures):
+        raise ValueError("the condition and its untold form differ in structure: give the field a y as `drop` does")
+
+    def beside(*rows: Array) -> Array:
+        return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
+
+    v = predict(*jax.tree.map(beside, *((x, t, y) for y in told)))
+    return v.reshape(x.shape[0], len(told), *v.shape[1:])
 
 
 def change_schedule(field: Field, old: Schedule, new: Schedule) -> Field:

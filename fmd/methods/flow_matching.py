@@ -172,7 +172,7 @@ class OnPath(Protocol):
 
 def rule_of(settings: Settings, schedule: Schedule) -> Guidance:
     """The guidance rule of the settings, told the schedule that the network was trained along."""
-    params = {key: value for key, value in settings.guidance.params.items() if key != "weak"}
+    params = {key: value for key, value in settings.guidance.params.items() if key not in ("weak", "weights")}
     return guidance.get(settings.guidance.name, schedule=schedule, **params)
 
 
@@ -196,11 +196,13 @@ def solve(
     if getattr(method, "clip_data", False):
         rule = rule.then(partial(fields.clip_data, trained))
     y = network.drop(y, jnp.zeros(x0.shape[:1], bool))  # so that told and untold have one structure
-    field = (
-        fields.guided_field(velocity, network.drop, rule)
-        if weak is None
-        else fields.autoguided_field(velocity, weak, rule)
-    )
+    weights = settings.guidance.get("weights")
+    if weights:
+        field = fields.composed_field(velocity, network.drop, weights, rule)
+    elif weak is None:
+        field = fields.guided_field(velocity, network.drop, rule)
+    else:
+        field = fields.autoguided_field(velocity, weak, rule)
     memory = None if rule.init is None else rule.init(x0)
     if along != trained:
         field = fields.change_schedule(field, trained, along)
@@ -229,7 +231,8 @@ def solve(
             field, x0 * along.prior_std, args=y, times=settings.times, memory=memory, **options
         )
     shown = None if solution.trajectory is None else to_show(solution, along)
-    return solution._replace(trajectory=shown, evaluations=solution.evaluations * rule.evaluations)
+    evaluations = 1 + len(weights) if weights else rule.evaluations
+    return solution._replace(trajectory=shown, evaluations=solution.evaluations * evaluations)
 
 
 def schedule_of(settings: Settings, trained: Schedule) -> Schedule:

@@ -97,7 +97,7 @@ def jumps(
 
 def check(settings: Settings, schedule: Schedule, weights: tuple[float, float] | None = None) -> None:
     """Raises ValueError for settings that jumps cannot take; `weights` are those that the network was trained with."""
-    plain = settings.guidance.name == "cfg" and "weak" not in settings.guidance
+    plain = settings.guidance.name == "cfg" and not {"weak", "weights"} & settings.guidance.keys()
     if weights is not None and plain:
         if not isinstance(settings.weight, jax.core.Tracer) and not weights[0] <= settings.weight <= weights[1]:
             raise ValueError(

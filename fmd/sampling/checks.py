@@ -1,7 +1,7 @@
 """Requests to a sampler, checked: conditions, noise, settings, and whose code a folder asks to run."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def check(method: Method, info: RunInfo, settings: Settings) -> None:
     weight = settings.weight
     if isinstance(weight, str) or not np.isfinite(weight):
         raise ValueError(f"guidance weight is {weight!r}; it must be a number: 1 is conditional, 0 unconditional")
+    check_weights(info, settings)
     refuse = getattr(method, "check", None)
     if refuse is not None:
         refuse(settings)
@@ -80,6 +81,29 @@ def check(method: Method, info: RunInfo, settings: Settings) -> None:
             f"guidance weight {weight} needs a model trained with labels and train.label_dropout > 0 (this "
             f"one: {info.num_classes} classes, dropout {info.config.train.label_dropout}); use weight 1"
         )
+
+
+def check_weights(info: RunInfo, settings: Settings) -> None:
+    """Raises ValueError for guidance weights of parts that the model does not have, or never did without."""
+    weights = settings.guidance.get("weights")
+    if not weights:
+        return
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"guidance.weights = {weights!r}; name a part with its weight, e.g. weights.image=1.5")
+    parts = list(info.conditions or ["label"])
+    for name, weight in weights.items():
+        if name not in parts:
+            raise ValueError(f"guidance.weights names {name!r}; the model is told {', '.join(parts)}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not np.isfinite(weight):
+            raise ValueError(f"guidance.weights.{name} = {weight!r}; it must be a number: 1 is told, 0 untold")
+        if not info.is_dropped_alone(name):
+            raise ValueError(
+                f"guidance.weights.{name} needs a model that was trained without {name!r} at times: "
+                f"--config.train.part_dropout.{name}=0.1"
+            )
+    if settings.weight not in (0, 1) or "weak" in settings.guidance:
+        other = "guidance.weak" if "weak" in settings.guidance else f"guidance weight {settings.weight}"
+        raise ValueError(f"{other} beside guidance.weights: each part has a weight of its own; leave one of them out")
 
 
 def refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from fmd.models import conditions
 from fmd.models.contract import Model, check_contract, draws_random_numbers
 from fmd.models.registry import build_model
 from fmd.run_info import RunInfo
+from fmd.telling import Telling, telling
 from fmd.training import averages, optimizers
 from fmd.training.augment import Augment
 from fmd.training.origin import Teacher
@@ -36,6 +37,11 @@ def make_model(config: Config, image_shape: tuple[int, int, int], num_classes: i
     return model
 
 
+def telling_of(config: Config, dataset: ImageDataset) -> Telling:
+    """What a config tells its network of the examples of a data set."""
+    return telling(config, dataset.image_shape, dataset.num_classes, dataset.conditions)
+
+
 def init_params(model: Model, key: jax.Array, image_shape: tuple[int, int, int], told: Plain | None = None) -> Params:
     """Initial parameters of a model for images and conditions like these."""
     x, t = jnp.zeros((1, *image_shape)), jnp.zeros(1)
@@ -47,7 +53,7 @@ def make_recipe(
     config: Config,
     model: Model,
     image_shape: tuple[int, int, int],
-    told: Plain | None = None,
+    tells: Telling,
     layout: Layout | None = None,
     teacher: Teacher | None = None,
 ) -> Recipe:
@@ -56,6 +62,7 @@ def make_recipe(
     Raises ValueError for parts that do not fit.
     """
     o, method = config.optimizer, methods.from_config(config)
+    told = tells.spec
     learning_rate = optimizers.learning_rate(
         o.learning_rate,
         config.train.num_steps,
@@ -67,7 +74,7 @@ def make_recipe(
         o.name, schedule=learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2
     )
     critic = getattr(method, "needs_critic", False)
-    if (config.data.flip or config.data.shift) and (beside := conditions.on_grid(told)):
+    if (config.data.flip or config.data.shift) and (beside := tells.beside):
         raise ValueError(
             f"config.data.flip and shift change the images, but not condition {beside[0]!r}, which lies beside them; "
             f"say --config.data.flip=False --config.data.shift=0"
@@ -86,6 +93,7 @@ def make_recipe(
         critic=critic,
         frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
+        tell=tells.in_training,
         stochastic=draws_random_numbers(model, image_shape, told, **methods.inputs_of(config)),
         accumulation=config.train.grad_accumulation,
         skip_nonfinite=config.train.on_nonfinite == "skip",
@@ -105,6 +113,6 @@ def make_info(config: Config, dataset: ImageDataset) -> RunInfo:
         provenance=dataset.provenance,
         class_names=dataset.class_names,
         empty_classes=tuple(np.flatnonzero(counts == 0).tolist()) or None,
-        conditions=dataset.conditions,
+        conditions=telling_of(config, dataset).spec,
         data_digest=dataset.digest(),
     )

@@ -25,7 +25,7 @@ from fmd.randomness import example_keys, step_rng
 from fmd.training import averages
 from fmd.training.augment import Augment
 from fmd.training.state import TIME_BINS, TrainState, Window, empty_window
-from fmd.types import Images, Network, Params, TypedKey
+from fmd.types import Condition, Images, Network, Params, Rng, TypedKey
 
 
 class Batch(flax.struct.PyTreeNode):
@@ -57,6 +57,7 @@ class Recipe:
     batch_size: int  # global
     log_every: int
     num_classes: int
+    tell: Callable[[Rng, Images, Condition], Condition]  # what the network is told, see fmd.telling
     conditions: Plain | None = None
     augment: Augment = Augment()
     critic: bool = False  # parameters are {"network": ..., "critic": ...}, averages are of the network
@@ -84,7 +85,8 @@ def train_step(
         axis_name: the mapped axis under `pmap` or `shard_map`; None where the compiler parallelises.
     """
     rng = step_rng(recipe.seed, state.step, batch.index, recipe.batch_size, axis_name)
-    drawn = recipe.method.draw(rng, recipe.augment(rng, to_unit(batch.x)), batch.y)
+    x1 = recipe.augment(rng, to_unit(batch.x))
+    drawn = recipe.method.draw(rng, x1, recipe.tell(rng, x1, batch.y))
     params = state.params if axis_name is None else lax.pcast(state.params, axis_name, to="varying")
     taught_by: Network | None = None
     if recipe.frozen is not None:

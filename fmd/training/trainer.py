@@ -103,12 +103,14 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     check_switches()
     layout = devices.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
     layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
-    told, shape = dataset.conditions, dataset.image_shape
+    shape = dataset.image_shape
+    tells = recipes.telling_of(config, dataset)
+    told = tells.spec
     model = recipes.make_model(config, shape, dataset.num_classes, told)
     info = recipes.make_info(config, dataset)
     teacher = origin.teacher_of(config, workdir, info)
     info = info if teacher is None else info.replace(teacher=teacher.digest())
-    recipe = recipes.make_recipe(config, model, shape, told, layout, teacher)
+    recipe = recipes.make_recipe(config, model, shape, tells, layout, teacher)
     processes.on_main(lambda: claim(workdir, info))
 
     def init_params() -> Params:

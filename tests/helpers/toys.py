@@ -93,9 +93,10 @@ class Lab:
 
     def __init__(self, config, layout, data=None, smallest=devices.SMALLEST_SHARDED):
         self.config, self.layout, self.data = config, layout, data or dataset()
-        told = self.data.image_shape, self.data.conditions
-        self.model = recipes.make_model(config, told[0], self.data.num_classes, told[1])
-        self.recipe = recipes.make_recipe(config, self.model, *told, layout)
+        shape, tells = self.data.image_shape, recipes.telling_of(config, self.data)
+        self.told = tells.spec
+        self.model = recipes.make_model(config, shape, self.data.num_classes, self.told)
+        self.recipe = recipes.make_recipe(config, self.model, shape, tells, layout)
         self.abstract = jax.eval_shape(self.init)
         self.shardings = devices.state_shardings(layout, self.abstract, smallest)
         step = partial(train_steps, recipe=self.recipe, axis_name=layout.axis_name)
@@ -103,7 +104,7 @@ class Lab:
         self.resident = devices.replicate(layout, {"x": self.data.train.images, "y": self.data.train.y})
 
     def init(self):
-        params = recipes.init_params(self.model, jax.random.key(0), self.data.image_shape, self.data.conditions)
+        params = recipes.init_params(self.model, jax.random.key(0), self.data.image_shape, self.told)
         logs = getattr(self.recipe.method, "logs", ())
         return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages), logs)
 

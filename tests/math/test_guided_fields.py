@@ -63,6 +63,41 @@ def test_guided_field_needs_labels():
         field(0.5, images())
 
 
+def told_apart(x, t, y):
+    """The velocity at t of x1 ~ N(0, I), told coordinate i of x1 where y[i] is: x_t = t x1 + (1 - t) x0."""
+    t = t[:, None]
+    variance = t**2 + (1 - t) ** 2
+    untold = (t - (1 - t)) * x / variance  # E[x1 | x] - E[x0 | x]
+    values = jnp.stack([y["a"].value, y["b"].value], 1)
+    told = jnp.stack([y["a"].told, y["b"].told], 1)
+    return jnp.where(told, (values - x) / (1 - t), untold)
+
+
+def drop_parts(y, parts=()):
+    return {name: Told(part.value, part.told & (name not in parts)) for name, part in y.items()}
+
+
+WEIGHTED = {"a": Told(jnp.float32([1, -1]), jnp.ones(2, bool)), "b": Told(jnp.float32([0.5, 2]), jnp.ones(2, bool))}
+
+
+@pytest.mark.parametrize("weights", [{"a": 1, "b": 1}, {"a": 1.5, "b": 0.5}, {"a": 3.0}, {"b": 0.0}])
+def test_parts_have_weights_of_their_own(weights):
+    """Of two coordinates, each told by a part, the velocity is that of a weight each: the parts are independent."""
+    rows = []
+
+    def counted(x, t, y):
+        rows.append(len(x))
+        return told_apart(x, t, y)
+
+    x, t = jnp.float32([[0.3, -0.7], [1.1, 0.2]]), jnp.float32([0.25, 0.6])
+    rule = guidance.get("cfg", weight=1.0)
+    v = fields.composed_field(counted, drop_parts, weights, rule)(t, x, WEIGHTED)
+    assert rows == [2 * (1 + len(weights))]
+    told, untold = (told_apart(x, t, drop_parts(WEIGHTED, parts)) for parts in ((), ("a", "b")))
+    each = jnp.float32([[weights.get(name, 1.0) for name in ("a", "b")]])
+    np.testing.assert_allclose(v, untold + each * (told - untold), atol=1e-5)
+
+
 @pytest.mark.parametrize(("weight", "calls"), [(2.0, (1, 1)), (1.0, (1, 0)), (0.0, (0, 1))])
 def test_autoguidance_extrapolates_from_the_weak_model(weight, calls):
     strong, strong_rows = counted_network()

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from fmd.data.dataset import matching_conditions
 from fmd.pictures.grids import choose_rows, draw_grid, save_png
 from fmd.processes import is_main_process
 from fmd.randomness import stream
 from fmd.sampling.sampler import Sampler
+from fmd.telling import rows_like, tell_rows
 from fmd.training.callbacks.base import Callback
 from fmd.training.run import Run
 from fmd.training.timing import beside_the_steps
@@ -18,7 +18,8 @@ class Samples(Callback):
     def on_train_start(self, run: Run) -> None:
         self._rows = choose_rows(run.info.classes, run.info.class_names, run.config.log.samples_per_class)
         self._sampler = Sampler.from_info(run.info, model=run.model, layout=run.layout)
-        self._y = matching_conditions(run.dataset.test, self._rows.labels)
+        test, labels = run.dataset.test, self._rows.labels
+        self._y = tell_rows(run.info, test, rows_like(test, labels), labels)
 
     def on_step_end(self, run: Run) -> None:
         if not run.due(run.config.log.samples_every):
