@@ -13,7 +13,7 @@ from fmd.arguments import Overrides, load_data, parse_labels, refuse_data, resol
 from fmd.blocks import Plain
 from fmd.config import Config, Settings
 from fmd.evaluation import evaluate as evaluation
-from fmd.evaluation import paired, restored, sweep
+from fmd.evaluation import restored, sweep
 from fmd.evaluation.quality import make_quality
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
@@ -23,6 +23,7 @@ from fmd.pictures.grids import image_grid, save_png
 from fmd.randomness import key
 from fmd.registry import import_modules
 from fmd.run_info import RunInfo
+from fmd.sampling import asked as asking
 from fmd.sampling import sampler as samplers
 from fmd.telling import rows_like, tell_rows
 from fmd.training import callbacks, origin, trainer
@@ -97,7 +98,7 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
         return save_samples(outfile, drawn, asked, draws, settings, sampler.info, overwrite=parsed.overwrite)
 
     try:
-        drawn = paired.draw(sampler, asked, key(parsed.seed), settings, draws=draws)
+        drawn = asking.draw(sampler, asked, key(parsed.seed), settings, draws=draws)
     except devices.Interrupted as interrupt:
         if interrupt.finished is None:
             raise
@@ -114,7 +115,7 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     )
 
 
-def _asked(parsed: flags.FlagValues, overrides: Overrides, info: RunInfo) -> tuple[paired.Asked, int]:
+def _asked(parsed: flags.FlagValues, overrides: Overrides, info: RunInfo) -> tuple[asking.Asked, int]:
     """The conditions to sample, and how many images for each."""
 
     def labels(count: int) -> np.ndarray:
@@ -123,28 +124,28 @@ def _asked(parsed: flags.FlagValues, overrides: Overrides, info: RunInfo) -> tup
     def test() -> data.ImageDataset:
         return load_data(info.config, overrides, trust=parsed.trust)
 
-    if paired.told_an_image(info):
+    if asking.told_an_image(info):
         count, given = parsed.n_samples or N_PAIRED, None if parsed.label is None else labels
         if parsed.condition is not None:
-            return paired.of_conditions(info, expand(parsed.condition), count, given), parsed.draws
+            return asking.of_conditions(info, expand(parsed.condition), count, given), parsed.draws
         if parsed.images is not None:
-            return paired.of_images(info, expand(parsed.images), count, given), parsed.draws
-        return paired.of_test_images(info, test(), count, given), parsed.draws
+            return asking.of_images(info, expand(parsed.images), count, given), parsed.draws
+        return asking.of_test_images(info, test(), count, given), parsed.draws
     for name in ("images", "condition", "draws"):
         if parsed[name].present:
             raise ValueError(f"--{name} has no effect here: this model is told no image; leave it out")
     found = labels(parsed.n_samples or N_SAMPLES)
     if info.conditions is not None:
         split = test().test
-        return paired.Asked(tell_rows(info, split, rows_like(split, found), found), found), 1
+        return asking.Asked(tell_rows(info, split, rows_like(split, found), found), found), 1
     refuse_data(overrides, "this model is told labels alone, and sampling reads no data")
-    return paired.Asked(found, found), 1
+    return asking.Asked(found, found), 1
 
 
 def save_samples(
     outfile: Path,
     drawn: samplers.Samples,
-    asked: paired.Asked,
+    asked: asking.Asked,
     draws: int,
     settings: Settings,
     info: RunInfo,
@@ -160,8 +161,8 @@ def save_samples(
         labels = np.repeat(asked.labels, draws)[:count]
         with atomic_path(outfile, overwrite=overwrite) as temporary, open(temporary, "wb") as handle:
             np.savez_compressed(handle, images=drawn.images, labels=labels)
-    elif paired.told_an_image(info):
-        picture = paired.picture(info, asked, drawn.images, draws=draws, scale=scale)
+    elif asking.told_an_image(info):
+        picture = asking.picture(info, asked, drawn.images, draws=draws, scale=scale)
         save_png(outfile, picture, overwrite=overwrite)
     else:
         save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=overwrite)
@@ -233,7 +234,7 @@ def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
         test = load_data(sampler.info.config, trust=parsed.trust).test
         images = test.take(np.arange(min(count, len(test)))).images
     else:
-        images, _ = restored.read_images(expand(parsed.images), count, sampler.image_shape)
+        images, _ = asking.read_images(expand(parsed.images), count, sampler.image_shape)
     labels = None if parsed.label is None else parse_labels(parsed.label, len(images), sampler.info)
     done = restored.measure_and_restore(
         sampler,

@@ -3,16 +3,11 @@
 import ast
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
 
-from fmd.data import decoding, layout
-from fmd.data.file_names import natural
-from fmd.data.sources.npz import read_archive
 from fmd.math import operators
 from fmd.math.operators import Operator
 from fmd.math.pixels import to_uint8, to_unit
@@ -112,28 +107,6 @@ def parse_operator(text: str) -> Operator:
             raise ValueError(f"--operator={text}; write a name with its parameters, e.g. mask:hidden=lower_half")
         parts.append(operators.get(name, **{key: _value(value) for key, _, value in pairs}))
     return parts[0] if len(parts) == 1 else operators.get("compose", parts=parts)
-
-
-def read_images(place: Path, count: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """(the first `count` images uint8 of an .npz or a folder, their labels where an .npz has them).
-
-    Images of a folder are cropped and resized to `shape`. ValueError where those of an .npz are of another.
-    """
-    if place.suffix == ".npz":
-        images, labels = read_archive(place)
-    else:
-        images, labels = read_folder(place, count, shape), None
-    if images.shape[1:] != shape:
-        raise ValueError(f"{place} holds images {images.shape[1:]}; the model's are {shape}")
-    return images[:count], None if labels is None else labels[:count]
-
-
-def read_folder(place: Path, count: int, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "N H W C"]:
-    """The first `count` images of a folder in the order of their names, cropped and resized to `shape`."""
-    found = layout.find(place)
-    files = sorted({file for file, _ in [*found.train, *(found.test or [])]}, key=lambda file: natural(str(file)))
-    height, width, channels = shape
-    return decoding.decode(files[:count], (height, width), channels, place.resolve().name or "root").images
 
 
 def _value(text: str) -> object:
