@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from fmd import commands
 from fmd.data import load as load_data
@@ -51,3 +52,20 @@ def test_images_are_not_mirrored_without_what_lies_beside_them(archive, tmp_path
     with pytest.raises(ValueError, match=r"config\.data\.flip and shift change the images, but not condition 'low'"):
         commands.train_config(config(archive, flip=True), tmp_path / "run")
     assert load_data("npz", path=str(archive), conditions=("age",)).conditions["age"]["kind"] == "vector"
+
+
+def test_a_condition_is_made_of_the_image(tmp_path):
+    made = toys.config(
+        parallel={"mode": "jit"}, model=toys.UNET, train={"num_steps": 2, "part_dropout": {"low": 0.5}},
+        data={"derive": {"low": {"name": "block_average", "factor": 4, "noise_std": 0.1}}, "flip": True},
+        log={"samples_every": 2, "eval_every": 0, "every": 2}, optimizer={"warmup_steps": 0},
+        sample={"guidance": {"name": "cfg", "weight": 1.0}},
+    )  # fmt: skip
+    run = commands.train_config(made, tmp_path / "run")
+    assert {name: part["kind"] for name, part in run.info.conditions.items()} == {"label": "label", "low": "image"}
+    grid = Image.open(tmp_path / "run" / "samples" / "step_00000002.png")
+    assert grid.width == 7 * (4 * 10) + 2 * 7  # the small image, two draws, the truth
+    exported = load(export(tmp_path / "run", tmp_path / "model"))
+    assert exported.info.sampler["inputs"][1:] == ["label int32[b]", "low float32[b,2,2,1]", "weight float32[]"]
+    y = {"label": np.array([1, 4], np.int32), "low": np.zeros((2, 2, 2, 1), np.float32)}
+    assert exported(y, jax.random.key(0), guidance={"name": "cfg", "weights": {"low": 2.0}}).shape == (2, 8, 8, 1)
