@@ -103,7 +103,7 @@ class Bridge:
             raise ValueError(
                 f"config.method.source = {self.source!r}: the condition is {found}; name one of its parts, an image"
             )
-        value = part.value if isinstance(part, Told) else part
+        value = jnp.asarray(part.value if isinstance(part, Told) else part)
         _, *size, channels = noise.shape
         if value.ndim != noise.ndim or value.shape[-1] not in (1, channels):
             raise ValueError(
