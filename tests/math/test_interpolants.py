@@ -82,7 +82,7 @@ def test_without_z_it_is_the_path_of_the_pair():
 
 
 def test_times_are_kept_where_the_target_is_finite():
-    """Over uniform times inside, the mean of gamma'^2 is scale^2 (log(1/EDGE - 1)/2 - 1 + 2 EDGE), about 2.5 scale^2."""
+    """Over uniform times inside, the mean of gamma'^2 is scale^2 (log(1/EDGE - 1)/2 - 1 + 2 EDGE): 2.5 scale^2."""
     t = interpolants.inside((np.arange(100_000, dtype=np.float32) + 0.5) / 100_000)
     assert (float(t.min()), float(t.max())) == (pytest.approx(interpolants.EDGE), pytest.approx(1 - interpolants.EDGE))
     edge, kept = interpolants.EDGE, t[(t > interpolants.EDGE) & (t < 1 - interpolants.EDGE)]
