@@ -3,7 +3,7 @@
     loss = |D(y) - x1|^2,      D(y) = network(x = 0, t = 0, y)
 
 The least loss has the posterior mean D(y) = E[x1 | y]: the best image by squared error, with the detail that y does not
-decide averaged away. No method that draws from p(x1 | y) has a lower squared error, and its images are sharper.
+decide averaged away. Exact draws from p(x1 | y), which `bridge` learns to make, are sharper and have twice its error.
 """
 
 from dataclasses import dataclass
