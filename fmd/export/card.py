@@ -130,7 +130,7 @@ def model_card(info: RunInfo, params: Params, figures: Sequence[Figures], *, per
         fmd_version=info.fmd_version,
         method=config.method.name,
         per_row=per_row,
-        settings=describe.sampling(settings),
+        settings=describe.sampling(info),
         weight=f"{settings.weight:g}",
         seed=config.seed,
         evaluations=f"{evaluations:.4g}",

@@ -2,8 +2,8 @@
 
 import jax
 
+from fmd import methods
 from fmd.blocks import Block, flatten, plain
-from fmd.config import Settings
 from fmd.export.markdown import short, table
 from fmd.export.portable import shapes
 from fmd.export.quality import Figures, meaning
@@ -31,13 +31,16 @@ def draws(info: RunInfo) -> str:
     return f"It draws images of {info.num_classes} classes{' and unconditional ones' if info.can_be_guided else ''}."
 
 
-def sampling(settings: Settings) -> str:
+def sampling(info: RunInfo) -> str:
     """The solver and the guidance rule in words."""
+    settings = info.config.sample
 
     def named(block: Block) -> str:
         told = ", ".join(f"{key} {plain(value)}" for key, value in block.params.items() if key != "weight")
         return block.name + (f" ({told})" if told else "")
 
+    if not getattr(methods.from_config(info.config), "solves", True):
+        return "one evaluation"
     adaptive = settings.solver in solvers.ADAPTIVE
     solver = f"solver {settings.solver}" + ("" if adaptive else f" with {settings.steps} steps")
     if adaptive and settings.rtol is not None:

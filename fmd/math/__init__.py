@@ -31,6 +31,7 @@ The files, in the order in which a computation uses them:
     pixels        between uint8 and [-1, 1]; dequantisation and bits per dimension
     schedules     alpha, sigma, their derivatives, log_snr and its inverse, by name or from two functions
     paths         x_t and its velocity; the twelve conversions
+    interpolants  paths between any two images, with a noise of their own on the way
     times         training times: stratified over the global batch, shifted, clipped
     couplings     which noise goes with which image of a batch
     guidance      rules that combine two predictions, with a memory of earlier steps where they need one

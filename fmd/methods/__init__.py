@@ -5,6 +5,8 @@ mean_flow       the average velocity between two times; samples by one or a few 
 shortcut        the same, a long step taught by two short ones of the averaged network          2410.12557
 reflow          the velocity of pairs that a teacher's flow makes: straighter than the teacher  2209.03003
 distribution_matching   one jump, moved toward a teacher's images by a critic of its own        2311.18828
+bridge          the velocity of a path from an image of the condition, in the place of noise    2303.08797
+regression      the image from its condition in one evaluation: a mean, to compare with
 
 method = fmd.methods.get("flow_matching", prediction="data", label_dropout=0.2)
 drawn = method.draw(rng, x1, y); loss = method.loss(network, drawn).value
@@ -26,7 +28,15 @@ METHODS: Registry[Method] = Registry(
     "method",
     built_in={
         name: f"fmd.methods.{name}"
-        for name in ("flow_matching", "mean_flow", "shortcut", "reflow", "distribution_matching")
+        for name in (
+            "flow_matching",
+            "mean_flow",
+            "shortcut",
+            "reflow",
+            "distribution_matching",
+            "bridge",
+            "regression",
+        )
     },
 )
 

@@ -16,7 +16,9 @@ A method may also have `check(settings)`, which refuses settings before anything
 figures that its loss reports, `field(network)`, the velocity field behind it, where likelihoods are defined,
 `frozen_teacher`, True where its teacher is the velocity of the model that `config.teacher` names, and `validated`, the
 method whose loss is the validation loss. With `needs_critic` a second network of the same kind is trained beside, by
-the same loss, which gets it as `critic`; its learning rate is `critic_rate` times that of the network.
+the same loss, which gets it as `critic`; its learning rate is `critic_rate` times that of the network. `no_field` says
+why there is no `field`, `undropped` names the parts of a condition that label dropout and guidance leave in place, and
+`solves` is False where sampling solves no equation, so that solver and steps do not count.
 """
 
 from collections.abc import Mapping
@@ -34,7 +36,7 @@ class Drawn(NamedTuple):
     """The draw of most methods: a pair, its time, whose condition is not told. All leaves are [B, ...].
 
     `r` is the second time of methods that have one, `derivative` the share of a derivative along the path in a target,
-    `weight` the guidance weight that the network is told.
+    `weight` the guidance weight that the network is told, `z` the noise of an interpolant.
     """
 
     x0: Images
@@ -45,6 +47,7 @@ class Drawn(NamedTuple):
     r: Times | None = None
     derivative: Times | None = None
     weight: Float[Array, " B"] | None = None
+    z: Images | None = None
 
 
 class Loss(NamedTuple):

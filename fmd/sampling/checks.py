@@ -76,6 +76,12 @@ def check(method: Method, info: RunInfo, settings: Settings) -> None:
     refuse = getattr(method, "check", None)
     if refuse is not None:
         refuse(settings)
+    undropped: tuple[str, ...] = getattr(method, "undropped", ())
+    if weight != 1.0 and info.conditions and not info.conditions.keys() - set(undropped):
+        raise ValueError(
+            f"guidance weight {weight} has no effect: the network is told nothing but {undropped[0]!r}, which method "
+            f"{info.config.method.name!r} as it is set does not leave out; use weight 1"
+        )
     if weight != 1.0 and not info.can_be_guided and "weak" not in settings.guidance:
         raise ValueError(
             f"guidance weight {weight} needs a model trained with labels and train.label_dropout > 0 (this "

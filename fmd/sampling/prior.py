@@ -45,9 +45,9 @@ class Prior(Protocol):
 def flow_of(sampler: Prior, what: str = "a prior") -> Flow:
     """The method of a sampler. ValueError, naming `what` needs it, where it has no field, and so no density."""
     if not isinstance(sampler.method, Flow):
+        why = getattr(sampler.method, "no_field", "give it `field(network)` and `schedule`")
         raise ValueError(
-            f"{what} needs the velocity field of a method, and {sampler.info.config.method.name!r} has none: give it "
-            f"`field(network)` and `schedule`"
+            f"{what} needs the velocity field of a method, and {sampler.info.config.method.name!r} has none: {why}"
         )
     return sampler.method
 

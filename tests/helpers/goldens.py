@@ -3,12 +3,14 @@
 python -m tests.helpers.goldens          # writes them anew; the commit says why they changed
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 FILE = Path(__file__).parents[1] / "goldens.json"
-METHODS = ("flow_matching", "mean_flow", "shortcut")
+METHODS = ("flow_matching", "mean_flow", "shortcut", "bridge", "regression")
+FROM_IMAGES = {"bridge": {"source": "low", "gamma": 0.3, "paired": False}, "regression": {}}
 MEANING = """
 The first training step no longer gives the numbers stored in tests/goldens.json. Every result made with this version
 differs from those of the versions before, and a run that they began would not go on as it was. If only the order of
@@ -22,11 +24,16 @@ def first_step(method: str) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
+    from fmd.config import ProbabilityPath
     from fmd.devices import make_layout
     from tests.helpers import toys
 
-    config = toys.config() if method == "flow_matching" else toys.config(method={"name": method}, model=toys.UNET)
-    state, report = toys.Lab(config, make_layout("jit", devices=jax.devices()[:1])).run(1)
+    block = {"name": method, **FROM_IMAGES.get(method, {})}
+    config = toys.config() if method == "flow_matching" else toys.config(method=block, model=toys.UNET)
+    if method == "regression":  # draws no times
+        config = dataclasses.replace(config, path=ProbabilityPath())
+    data = toys.pairs() if method in FROM_IMAGES else toys.dataset()
+    state, report = toys.Lab(config, make_layout("jit", devices=jax.devices()[:1]), data).run(1)
     return {
         "loss": float(report.window.loss),
         "grad_norm": float(report.window.grad_norm),

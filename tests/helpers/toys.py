@@ -58,6 +58,18 @@ def dataset(size: int = 96) -> ImageDataset:
     return ImageDataset("toy", split(size), split(40), CLASSES, "made up by the tests")
 
 
+@register_source("toy_pairs")
+def pairs(size: int = 96) -> ImageDataset:
+    """The toy, each image told its own at half the size, uint8, as the part `low`."""
+
+    def told(split):
+        low = split.images.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4)).astype(np.uint8)
+        return Split(split.images, {"label": split.labels, "low": low})
+
+    plain = dataset(size)
+    return ImageDataset("toy_pairs", told(plain.train), told(plain.test), CLASSES, plain.provenance)
+
+
 def settings(**overrides):
     """A short run of the toy as a plain dictionary; overrides are blocks, e.g. train={"num_steps": 3}."""
     base = {
