@@ -1,4 +1,4 @@
-"""Images judged by a trained model: their classes, bits per dimension, and how far a restored copy is from them.
+"""Images judged by a trained model: their classes, bits per dimension, and how little they look like its own.
 
 The formulas are in `fmd.math.classification`, `likelihood` and `anomaly`. Likelihoods are computed in float32, whatever
 the network was trained in.
@@ -160,5 +160,37 @@ def reconstruction(
     found: np.ndarray = ask(
         sampler, ("reconstructing", start, draws, steps), compute, (key_of(0) if key is None else key,), index, pixels,
         told, batch_size=batch_size, params=params, quiet=quiet,
+    )  # fmt: skip
+    return found
+
+
+def residuals(
+    sampler: Prior,
+    images: Any,
+    y: Condition = None,
+    key: TypedKey | None = None,
+    *,
+    times: tuple[Number, ...] = anomaly.TIMES,
+    draws: int = 4,
+    batch_size: int = 100,
+    params: Params | None = None,
+    quiet: bool = True,
+) -> np.ndarray:
+    """The mean square error [B, times] of the velocity at each time, from which `fmd.math.anomaly.profile` scores.
+
+    Arguments and errors as in `bits_per_dim`, and as in `fmd.math.anomaly.residuals`.
+    """
+    pixels = check_images(sampler, images)
+    told, schedule = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule
+
+    def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels, y: Condition) -> Float[Array, "B T"]:
+        return anomaly.residuals(
+            field, to_unit(pixels), key, times=times, draws=draws, args=y, schedule=schedule, indices=index
+        )
+
+    index = np.arange(len(pixels), dtype=np.int32)
+    found: np.ndarray = ask(
+        sampler, ("residuals", times, draws), compute, (key_of(0) if key is None else key,), index, pixels, told,
+        batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
     return found

@@ -108,3 +108,29 @@ def test_scores_of_anomalies():
     np.testing.assert_allclose(anomaly.typicality(jnp.asarray([1.0, 5.0]), jnp.asarray([2.0, 4.0])), [2.0, 2.0])
     assert anomaly.auroc(np.asarray([1.0, 2.0]), np.asarray([2.0, 3.0])) == 0.875
     assert anomaly.auroc(np.asarray([1.0, 1.0]), np.asarray([1.0])) == 0.5
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_residuals_of_a_normal_distribution(name):
+    """v = g x, so that v - u = (g alpha - alpha') x1 + (g sigma - sigma') x0."""
+    schedule, std, times = schedules.get(name), 0.5, (0.2, 0.5, 0.9)
+    x = jnp.asarray([[0.0], [2.0]])
+    found = anomaly.residuals(
+        gaussian([0.0], [[std**2]]).field(schedule), x, KEY, times=times, draws=4000, schedule=schedule
+    )
+    for column, t in zip(found.T, times, strict=True):
+        c = schedule.at(jnp.asarray(t))
+        g = (c.alpha * c.d_alpha * std**2 + c.sigma * c.d_sigma) / (c.alpha**2 * std**2 + c.sigma**2)
+        expected = ((g * c.alpha - c.d_alpha) * x[:, 0]) ** 2 + (g * c.sigma - c.d_sigma) ** 2
+        np.testing.assert_allclose(column, expected, rtol=0.06)
+
+
+def test_the_profile_is_the_mahalanobis_distance_of_logs():
+    logs = np.asarray([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) + 5.0  # covariance diag(6, 2/3)
+    found = anomaly.profile(np.exp([[5.0, 5.0], [11.0, 5.0], [5.0, 3.0], [11.0, 3.0]]), np.exp(logs))
+    np.testing.assert_allclose(found, np.sqrt([0.0, 6.0, 6.0, 12.0]), atol=1e-9)
+    with pytest.raises(ValueError, match="profile needs more than 2 ordinary images, not 2"):
+        anomaly.profile(np.ones((1, 2)), np.ones((2, 2)))
+    for options in ({"draws": 0}, {"times": (0.0,)}, {"times": ()}):
+        with pytest.raises(ValueError, match=r"must be at least 1, and times=.* inside \(0, 1\)"):
+            anomaly.residuals(field(), X, KEY, **options)
