@@ -34,6 +34,7 @@ def classify(
     first: int | None = None,
     keep: int | None = None,
     weighting: str = "likelihood",
+    data_std: Number = 4.0,
     exact: bool = False,
     batch_size: int = 50,
     params: Params | None = None,
@@ -46,7 +47,7 @@ def classify(
         images: uint8 [B, H, W, C].
         key: a typed key; default: that of seed 0.
         draws: K, pairs of noise and time for each image, the same for all classes.
-        first, keep, weighting: as in `fmd.math.classification.by_errors`.
+        first, keep, weighting, data_std: as in `fmd.math.classification.by_errors`.
         exact: by likelihood instead, with one Hutchinson probe that all classes share; much slower.
         batch_size: images per call; the network sees all classes of them at once.
         params, quiet: as in `restore`.
@@ -64,7 +65,7 @@ def classify(
         if not exact:
             return classification.by_errors(
                 field, x, key, labels=labels, draws=draws, first=first, keep=keep, weighting=weighting,
-                schedule=schedule, indices=index,
+                data_std=data_std, schedule=schedule, indices=index,
             )  # fmt: skip
         noise_key, probe_key = jax.random.split(key)
         x = jax.vmap(dequantise)(example_keys(noise_key, index), pixels)
@@ -73,7 +74,7 @@ def classify(
             rtol=TOLERANCE, atol=TOLERANCE, end_epsilon=epsilon,
         )  # fmt: skip
 
-    name = ("classifying", "exact") if exact else ("classifying", draws, first, keep, weighting)
+    name = ("classifying", "exact") if exact else ("classifying", draws, first, keep, weighting, data_std)
     found: np.ndarray = ask(
         sampler, name, compute, (key,), np.arange(len(pixels), dtype=np.int32), pixels,
         model=in_float32(sampler.model) if exact else None,

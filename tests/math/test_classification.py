@@ -72,13 +72,34 @@ def test_hopeless_classes_are_dropped_and_keep_their_distance():
     assert sorted(set(asked)) == [4, 12]  # rows of a call: all classes, then one
 
 
-def test_velocity_weighting_is_the_loss_of_the_training():
-    """The mean of |v - u|^2 by hand for constant fields."""
+@pytest.mark.parametrize(
+    ("weighting", "std", "mean"), [("velocity", 4.0, 1), ("precision", 4.0, 17 / 48), ("precision", 1.0, 2 / 3)]
+)
+def test_weighted_errors_of_constant_fields(weighting, std, mean):
+    """By hand: the mean weight, over t that of t^2 + (1 - t)^2/s^2 for "precision", times the mean of |v - u|^2."""
     constant = lambda t, x, args: jnp.broadcast_to(args[:, None].astype(x.dtype), x.shape)  # noqa: E731
-    found = classification.by_errors(constant, X, KEY, labels=LABELS, draws=4000, weighting="velocity")
+    found = classification.by_errors(
+        constant, X, KEY, labels=LABELS, draws=4000, weighting=weighting, data_std=std
+    )
     # |y - u|^2 - |0 - u|^2 = 2 y^2 - 2 y sum(u), E u = x1
     expected = -(2 * np.arange(3) ** 2 - 2 * np.arange(3) * np.asarray(X).sum(1, keepdims=True))
-    np.testing.assert_allclose(found - found[:, :1], expected, atol=0.15)
+    np.testing.assert_allclose(found - found[:, :1], mean * expected, atol=0.15)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "vp"])
+def test_precision_is_that_of_the_velocity_given_the_state(schedule):
+    """For x1 ~ N(0, s^2) the covariance of (x_t, u) is known, and the variance of u given x_t with it."""
+    c, std = schedules.get(schedule).at(jnp.asarray([0.1, 0.5, 0.8])), 1.5
+    state, velocity, both = (
+        a * b * std**2 + d * e
+        for a, b, d, e in (
+            (c.alpha, c.alpha, c.sigma, c.sigma),
+            (c.d_alpha, c.d_alpha, c.d_sigma, c.d_sigma),
+            (c.alpha, c.d_alpha, c.sigma, c.d_sigma),
+        )
+    )
+    found = classification.weight(c, "precision", std)
+    np.testing.assert_allclose(found, 1 / (velocity - both**2 / state), rtol=1e-4)
 
 
 def test_draws_do_not_depend_on_the_batch():
@@ -90,8 +111,10 @@ def test_one_line_for_what_is_wrong():
     for options in ({"draws": 0}, {"draws": 4, "first": 5}, {"draws": 4, "keep": 4}):
         with pytest.raises(ValueError, match="draws at least 1, first in 1 to draws, keep in 1 to 3"):
             classify(**options)
-    with pytest.raises(ValueError, match="weighting='loss' must be one of likelihood, velocity"):
+    with pytest.raises(ValueError, match="weighting='loss' must be one of likelihood, velocity, precision"):
         classify(1, weighting="loss")
+    with pytest.raises(ValueError, match="data_std=0 must be above 0"):
+        classify(1, weighting="precision", data_std=0)
     with pytest.raises(ValueError, match="draws=0 must be at least 1"):
         anomaly.reconstruction(field(), X, KEY, draws=0)
     with pytest.raises(ValueError, match="one or more finite scores"):
