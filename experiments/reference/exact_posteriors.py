@@ -66,7 +66,8 @@ def digits_field(digits, tau):
 
     def field(t, x, args=None):
         flat, variance = x.reshape(x.shape[0], -1), t**2 * tau**2 + (1 - t) ** 2
-        share = jax.nn.softmax((t * flat @ points.T - t**2 * lengths / 2) / variance, axis=1)  # |x - t x_k|^2 less |x|^2
+        # -|x - t x_k|^2/2 without what all k share.
+        share = jax.nn.softmax((t * flat @ points.T - t**2 * lengths / 2) / variance, axis=1)
         slope = (t * tau**2 - (1 - t)) / variance  # of component k: x_k + slope (x - t x_k)
         mean = share @ points
         return (mean + slope * (flat - t * mean)).reshape(x.shape)

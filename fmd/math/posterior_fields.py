@@ -4,8 +4,8 @@ With y = A x1 + noise_std n, X1 = E[x1 | x] and J = dX1/dx the pull of a normal 
 
     (sigma D / alpha) J^T A^T (A C A^T + noise_std^2 I)^-1 (y - A X1)
 
-    tweedie   C = (sigma^2/alpha) J, which holds for any data. The system is solved by conjugate gradients, each step one
-              product with J
+    tweedie   C = (sigma^2/alpha) J, which holds for any data. The system is solved by conjugate gradients, each step
+              one product with J
     pigdm     C = r^2 I, r^2 = s^2 sigma^2/(s^2 alpha^2 + sigma^2) with s = data_std (2310.04432 has s = 1)
 
 and `projection` (noise_std = 0) replaces X1 by X1 + A+ (y - A X1), the nearest image that is measured as y. After its

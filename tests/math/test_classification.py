@@ -78,9 +78,7 @@ def test_hopeless_classes_are_dropped_and_keep_their_distance():
 def test_weighted_errors_of_constant_fields(weighting, std, mean):
     """By hand: the mean weight, over t that of t^2 + (1 - t)^2/s^2 for "precision", times the mean of |v - u|^2."""
     constant = lambda t, x, args: jnp.broadcast_to(args[:, None].astype(x.dtype), x.shape)  # noqa: E731
-    found = classification.by_errors(
-        constant, X, KEY, labels=LABELS, draws=4000, weighting=weighting, data_std=std
-    )
+    found = classification.by_errors(constant, X, KEY, labels=LABELS, draws=4000, weighting=weighting, data_std=std)
     # |y - u|^2 - |0 - u|^2 = 2 y^2 - 2 y sum(u), E u = x1
     expected = -(2 * np.arange(3) ** 2 - 2 * np.arange(3) * np.asarray(X).sum(1, keepdims=True))
     np.testing.assert_allclose(found - found[:, :1], mean * expected, atol=0.15)
