@@ -61,8 +61,8 @@ def by_errors(
     labels      all classes, leaves [classes, ...]
     draws       pairs (t, x0) for each image, K
     first       after so many of them only the `keep` best classes of each image go on; default: none is dropped
-    weighting   "likelihood": p(y | x1) itself, as K grows; the softmax of "velocity" and "precision" is no probability, but
-                has the right class in fewer draws
+    weighting   "likelihood": p(y | x1) itself, as K grows; the softmax of "velocity" and "precision" is no
+                probability, but has the right class in fewer draws
     data_std    s of "precision"
     log_prior   log p(y); default: equal
     indices     [B]: the draws of example i are functions of (key, indices[i])
