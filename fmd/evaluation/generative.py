@@ -6,13 +6,13 @@ import numpy as np
 
 from fmd import data
 from fmd.data import ImageDataset, Split, batch_indices
-from fmd.math.anomaly import auroc
+from fmd.math.anomaly import auroc, profile
 from fmd.randomness import stream
 from fmd.sampling import judging
 from fmd.sampling.sampler import Sampler
 
 DRAWS, FIRST, KEEP = 64, 16, 3  # of noise and time for each image; after FIRST of them only KEEP classes go on
-WEIGHTING = "velocity"  # of the errors: by "likelihood" a few draws near t = 1 outweigh all others
+WEIGHTING = "precision"  # of the errors: it needs the fewest draws, see experiments/reference/restoration.md
 
 Figures = dict[str, float | int | str]
 
@@ -31,6 +31,7 @@ def classification(sampler: Sampler, split: Split, *, examples: int, seed: int, 
         "accuracy": float(right.mean()),
         "examples": len(right),
         "draws": DRAWS,
+        "weighting": WEIGHTING,
         "images_per_second": len(right) / seconds,
     }
 
@@ -40,8 +41,8 @@ def anomalies(
 ) -> Figures:
     """AUROC of test images against those of the data source `against`, a figure for each score.
 
-    `bits`, `simple` (the same turned round), `typicality` about the training images (the test images where those are
-    streamed), and `reconstruction`: see `fmd.math.anomaly`. ValueError for images of another shape.
+    `bits`, `simple` (the same turned round), `typicality` and `profile` about the training images (the test images
+    where those are streamed), and `reconstruction`: see `fmd.math.anomaly`. ValueError for images of another shape.
     """
     other = data.load(against)
     if other.image_shape != sampler.image_shape:
@@ -56,6 +57,8 @@ def anomalies(
     bits = [each[np.isfinite(each)].astype(np.float64) for each in bits]
     distance = [np.abs(each - bits[0].mean()) for each in bits[1:]]
     lost = [judging.reconstruction(sampler, each, None, key, quiet=quiet).astype(np.float64) for each in images[1:]]
+    residuals = [judging.residuals(sampler, each, None, key, quiet=quiet) for each in images]
+    profiles = [profile(each, residuals[0]) for each in residuals[1:]]
     return {
         "against": against,
         "examples": len(images[1]),
@@ -63,4 +66,5 @@ def anomalies(
         "simple": auroc(-bits[1], -bits[2]),
         "typicality": auroc(distance[0], distance[1]),
         "reconstruction": auroc(lost[0], lost[1]),
+        "profile": auroc(profiles[0], profiles[1]),
     }

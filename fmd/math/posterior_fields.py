@@ -4,12 +4,16 @@ With y = A x1 + noise_std n, X1 = E[x1 | x] and J = dX1/dx the pull of a normal 
 
     (sigma D / alpha) J^T A^T (A C A^T + noise_std^2 I)^-1 (y - A X1)
 
-    tweedie   C = (sigma^2/alpha) J, which holds for any data. J is symmetric; that of a network nearly, and J^T stands
-              for it. The system is solved by conjugate gradients, each step one vector-Jacobian product
+    tweedie   C = (sigma^2/alpha) J, which holds for any data. The system is solved by conjugate gradients, each step
+              one product with J
     pigdm     C = r^2 I, r^2 = s^2 sigma^2/(s^2 alpha^2 + sigma^2) with s = data_std (2310.04432 has s = 1)
 
 and `projection` (noise_std = 0) replaces X1 by X1 + A+ (y - A X1), the nearest image that is measured as y. After its
 last step it does the same with the result, which therefore is measured as y to rounding, whatever the schedule.
+
+J is symmetric, that of a network nearly, and J u stands for J^T u: forward-mode products have the convolutions of the
+network itself, which run in the loops of a solver as fast as it does. On a CPU those of a gradient are 20 to 50 times
+slower there (`fmd.devices`). J is linearised once in each evaluation.
 
 sigma D/alpha is infinite at t = 0, where J vanishes: that of a trained network not quite. So the pull is asked no
 closer to either end than `edge`, by default half a step of the solver.
@@ -49,8 +53,8 @@ class Tweedie:
     linear, noisy = False, False
 
     def draw(self, problem: Problem, x0: Images, steps: int) -> Images:
-        def covariance(c: Coefficients, pull_back: Map, u: Images) -> Images:
-            return _times(c.sigma**2 / c.alpha, pull_back(u))
+        def covariance(c: Coefficients, jacobian: Map, u: Images) -> Images:
+            return _times(c.sigma**2 / c.alpha, jacobian(u))
 
         pulled = partial(_pulled, problem, covariance, self.iterations, self.tolerance)
         return _solve(problem, pulled, x0, self.solver, steps, self.edge)
@@ -69,7 +73,7 @@ class Pigdm:
     linear, noisy = False, False
 
     def draw(self, problem: Problem, x0: Images, steps: int) -> Images:
-        def covariance(c: Coefficients, pull_back: Map, u: Images) -> Images:
+        def covariance(c: Coefficients, jacobian: Map, u: Images) -> Images:
             return _times((self.data_std * c.sigma) ** 2 / ((self.data_std * c.alpha) ** 2 + c.sigma**2), u)
 
         pulled = partial(_pulled, problem, covariance, self.iterations, conjugate_gradients.TOLERANCE)
@@ -106,28 +110,27 @@ def _pulled(
     t: Scalars,
     x: Images,
 ) -> Images:
-    """v and the pull of a normal p(x1 | x_t); covariance(c, u -> J^T u, u) is C u."""
+    """v and the pull of a normal p(x1 | x_t); covariance(c, u -> J u, u) is C u."""
     c = problem.schedule.at(t)
-    v, data, pull_back = _linearised(problem, t, x)
+    v, data, jacobian = _linearised(problem, t, x)
     residual, of_data, of_measurement = _measured(problem, data)
 
     def matrix(u: Images) -> Images:
-        return of_data(covariance(c, pull_back, of_measurement(u))) + squared(problem.noise_std, u.dtype) * u
+        return of_data(covariance(c, jacobian, of_measurement(u))) + squared(problem.noise_std, u.dtype) * u
 
     u = conjugate_gradients.solve(matrix, residual, steps=iterations, tolerance=tolerance)
-    return v + _times(c.memoryless / 2, pull_back(of_measurement(u)))
+    return v + _times(c.memoryless / 2, jacobian(of_measurement(u)))
 
 
 def _linearised(problem: Problem, t: Scalars, x: Images) -> tuple[Images, Images, Map]:
-    """(v, X1, u -> J^T u) at x, by one evaluation of the network."""
+    """(v, X1, u -> J u) at x, by one evaluation of the network."""
+    c = problem.schedule.at(t)
+    v, of_velocity = jax.linearize(lambda x: problem.velocity(t, x), x)
 
-    def data(x: Images) -> tuple[Images, Images]:
-        v = problem.velocity(t, x)
-        c = problem.schedule.at(t)
-        return _times(c.data_x, x) + _times(c.data_v, v), v
+    def data(x: Images, v: Images) -> Images:
+        return _times(c.data_x, x) + _times(c.data_v, v)
 
-    x1, pull_back, v = jax.vjp(data, x, has_aux=True)
-    return v, x1, lambda u: pull_back(u)[0]
+    return v, data(x, v), lambda u: data(u, of_velocity(u))
 
 
 def _measured(problem: Problem, x1: Images) -> tuple[Images, Map, Map]:

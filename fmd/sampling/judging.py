@@ -1,4 +1,4 @@
-"""Images judged by a trained model: their classes, bits per dimension, and how far a restored copy is from them.
+"""Images judged by a trained model: their classes, bits per dimension, and how little they look like its own.
 
 The formulas are in `fmd.math.classification`, `likelihood` and `anomaly`. Likelihoods are computed in float32, whatever
 the network was trained in.
@@ -34,6 +34,7 @@ def classify(
     first: int | None = None,
     keep: int | None = None,
     weighting: str = "likelihood",
+    data_std: Number = 4.0,
     exact: bool = False,
     batch_size: int = 50,
     params: Params | None = None,
@@ -46,7 +47,7 @@ def classify(
         images: uint8 [B, H, W, C].
         key: a typed key; default: that of seed 0.
         draws: K, pairs of noise and time for each image, the same for all classes.
-        first, keep, weighting: as in `fmd.math.classification.by_errors`.
+        first, keep, weighting, data_std: as in `fmd.math.classification.by_errors`.
         exact: by likelihood instead, with one Hutchinson probe that all classes share; much slower.
         batch_size: images per call; the network sees all classes of them at once.
         params, quiet: as in `restore`.
@@ -64,7 +65,7 @@ def classify(
         if not exact:
             return classification.by_errors(
                 field, x, key, labels=labels, draws=draws, first=first, keep=keep, weighting=weighting,
-                schedule=schedule, indices=index,
+                data_std=data_std, schedule=schedule, indices=index,
             )  # fmt: skip
         noise_key, probe_key = jax.random.split(key)
         x = jax.vmap(dequantise)(example_keys(noise_key, index), pixels)
@@ -73,7 +74,7 @@ def classify(
             rtol=TOLERANCE, atol=TOLERANCE, end_epsilon=epsilon,
         )  # fmt: skip
 
-    name = ("classifying", "exact") if exact else ("classifying", draws, first, keep, weighting)
+    name = ("classifying", "exact") if exact else ("classifying", draws, first, keep, weighting, data_std)
     found: np.ndarray = ask(
         sampler, name, compute, (key,), np.arange(len(pixels), dtype=np.int32), pixels,
         model=in_float32(sampler.model) if exact else None,
@@ -160,5 +161,37 @@ def reconstruction(
     found: np.ndarray = ask(
         sampler, ("reconstructing", start, draws, steps), compute, (key_of(0) if key is None else key,), index, pixels,
         told, batch_size=batch_size, params=params, quiet=quiet,
+    )  # fmt: skip
+    return found
+
+
+def residuals(
+    sampler: Prior,
+    images: Any,
+    y: Condition = None,
+    key: TypedKey | None = None,
+    *,
+    times: tuple[Number, ...] = anomaly.TIMES,
+    draws: int = 4,
+    batch_size: int = 100,
+    params: Params | None = None,
+    quiet: bool = True,
+) -> np.ndarray:
+    """The mean square error [B, times] of the velocity at each time, from which `fmd.math.anomaly.profile` scores.
+
+    Arguments and errors as in `bits_per_dim`, and as in `fmd.math.anomaly.residuals`.
+    """
+    pixels = check_images(sampler, images)
+    told, schedule = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule
+
+    def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels, y: Condition) -> Float[Array, "B T"]:
+        return anomaly.residuals(
+            field, to_unit(pixels), key, times=times, draws=draws, args=y, schedule=schedule, indices=index
+        )
+
+    index = np.arange(len(pixels), dtype=np.int32)
+    found: np.ndarray = ask(
+        sampler, ("residuals", times, draws), compute, (key_of(0) if key is None else key,), index, pixels, told,
+        batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
     return found

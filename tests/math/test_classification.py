@@ -72,13 +72,32 @@ def test_hopeless_classes_are_dropped_and_keep_their_distance():
     assert sorted(set(asked)) == [4, 12]  # rows of a call: all classes, then one
 
 
-def test_velocity_weighting_is_the_loss_of_the_training():
-    """The mean of |v - u|^2 by hand for constant fields."""
+@pytest.mark.parametrize(
+    ("weighting", "std", "mean"), [("velocity", 4.0, 1), ("precision", 4.0, 17 / 48), ("precision", 1.0, 2 / 3)]
+)
+def test_weighted_errors_of_constant_fields(weighting, std, mean):
+    """By hand: the mean weight, over t that of t^2 + (1 - t)^2/s^2 for "precision", times the mean of |v - u|^2."""
     constant = lambda t, x, args: jnp.broadcast_to(args[:, None].astype(x.dtype), x.shape)  # noqa: E731
-    found = classification.by_errors(constant, X, KEY, labels=LABELS, draws=4000, weighting="velocity")
+    found = classification.by_errors(constant, X, KEY, labels=LABELS, draws=4000, weighting=weighting, data_std=std)
     # |y - u|^2 - |0 - u|^2 = 2 y^2 - 2 y sum(u), E u = x1
     expected = -(2 * np.arange(3) ** 2 - 2 * np.arange(3) * np.asarray(X).sum(1, keepdims=True))
-    np.testing.assert_allclose(found - found[:, :1], expected, atol=0.15)
+    np.testing.assert_allclose(found - found[:, :1], mean * expected, atol=0.15)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "vp"])
+def test_precision_is_that_of_the_velocity_given_the_state(schedule):
+    """For x1 ~ N(0, s^2) the covariance of (x_t, u) is known, and the variance of u given x_t with it."""
+    c, std = schedules.get(schedule).at(jnp.asarray([0.1, 0.5, 0.8])), 1.5
+    state, velocity, both = (
+        a * b * std**2 + d * e
+        for a, b, d, e in (
+            (c.alpha, c.alpha, c.sigma, c.sigma),
+            (c.d_alpha, c.d_alpha, c.d_sigma, c.d_sigma),
+            (c.alpha, c.d_alpha, c.sigma, c.d_sigma),
+        )
+    )
+    found = classification.weight(c, "precision", std)
+    np.testing.assert_allclose(found, 1 / (velocity - both**2 / state), rtol=1e-4)
 
 
 def test_draws_do_not_depend_on_the_batch():
@@ -90,8 +109,10 @@ def test_one_line_for_what_is_wrong():
     for options in ({"draws": 0}, {"draws": 4, "first": 5}, {"draws": 4, "keep": 4}):
         with pytest.raises(ValueError, match="draws at least 1, first in 1 to draws, keep in 1 to 3"):
             classify(**options)
-    with pytest.raises(ValueError, match="weighting='loss' must be one of likelihood, velocity"):
+    with pytest.raises(ValueError, match="weighting='loss' must be one of likelihood, velocity, precision"):
         classify(1, weighting="loss")
+    with pytest.raises(ValueError, match="data_std=0 must be above 0"):
+        classify(1, weighting="precision", data_std=0)
     with pytest.raises(ValueError, match="draws=0 must be at least 1"):
         anomaly.reconstruction(field(), X, KEY, draws=0)
     with pytest.raises(ValueError, match="one or more finite scores"):
@@ -108,3 +129,29 @@ def test_scores_of_anomalies():
     np.testing.assert_allclose(anomaly.typicality(jnp.asarray([1.0, 5.0]), jnp.asarray([2.0, 4.0])), [2.0, 2.0])
     assert anomaly.auroc(np.asarray([1.0, 2.0]), np.asarray([2.0, 3.0])) == 0.875
     assert anomaly.auroc(np.asarray([1.0, 1.0]), np.asarray([1.0])) == 0.5
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_residuals_of_a_normal_distribution(name):
+    """v = g x, so that v - u = (g alpha - alpha') x1 + (g sigma - sigma') x0."""
+    schedule, std, times = schedules.get(name), 0.5, (0.2, 0.5, 0.9)
+    x = jnp.asarray([[0.0], [2.0]])
+    found = anomaly.residuals(
+        gaussian([0.0], [[std**2]]).field(schedule), x, KEY, times=times, draws=4000, schedule=schedule
+    )
+    for column, t in zip(found.T, times, strict=True):
+        c = schedule.at(jnp.asarray(t))
+        g = (c.alpha * c.d_alpha * std**2 + c.sigma * c.d_sigma) / (c.alpha**2 * std**2 + c.sigma**2)
+        expected = ((g * c.alpha - c.d_alpha) * x[:, 0]) ** 2 + (g * c.sigma - c.d_sigma) ** 2
+        np.testing.assert_allclose(column, expected, rtol=0.06)
+
+
+def test_the_profile_is_the_mahalanobis_distance_of_logs():
+    logs = np.asarray([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) + 5.0  # covariance diag(6, 2/3)
+    found = anomaly.profile(np.exp([[5.0, 5.0], [11.0, 5.0], [5.0, 3.0], [11.0, 3.0]]), np.exp(logs))
+    np.testing.assert_allclose(found, np.sqrt([0.0, 6.0, 6.0, 12.0]), atol=1e-9)
+    with pytest.raises(ValueError, match="profile needs more than 2 ordinary images, not 2"):
+        anomaly.profile(np.ones((1, 2)), np.ones((2, 2)))
+    for options in ({"draws": 0}, {"times": (0.0,)}, {"times": ()}):
+        with pytest.raises(ValueError, match=r"must be at least 1, and times=.* inside \(0, 1\)"):
+            anomaly.residuals(field(), X, KEY, **options)

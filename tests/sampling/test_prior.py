@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fmd.devices import make_layout
-from fmd.math import classification, editing, operators, restoration
+from fmd.math import anomaly, classification, editing, operators, restoration
 from fmd.math.pixels import to_uint8, to_unit
 from fmd.sampling import judging, prior
 from fmd.sampling.restoring import STRIDE
@@ -105,6 +105,11 @@ def test_classes_bits_and_reconstructions(sampler, field, images):
     np.testing.assert_allclose(sampler.bits_per_dim(images, LABELS, batch_size=2), bits, rtol=1e-4)
     assert (sampler.bits_per_dim(images) != bits).any()  # untold
     assert judging.reconstruction(sampler, images, draws=1, steps=2).shape == (5,)
+    missed = judging.residuals(sampler, images, LABELS, KEY, times=(0.3, 0.7), draws=2, batch_size=2)
+    options = {"times": (0.3, 0.7), "draws": 2, "args": LABELS}
+    np.testing.assert_allclose(
+        missed, anomaly.residuals(field, to_unit(jnp.asarray(images)), KEY, **options), rtol=1e-4
+    )
 
 
 def test_the_weight_makes_another_prior(sampler, images):
