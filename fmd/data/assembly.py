@@ -88,6 +88,16 @@ def assemble(
     )
 
 
+def say_not_taken(folder: Path, found: Found) -> None:
+    """Says in the log which files are not taken, and that one class is none."""
+    shown = printable(folder)
+    if not_taken := found.not_taken():
+        logging.warning("folder %s: not taken: %s", shown, not_taken)
+    if len(found.classes) == 1:
+        only = printable(found.classes[0])
+        logging.info("folder %s has one class only, '%s': labels will carry no information", shown, only)
+
+
 def _beside(name: str, paths: Sequence[Path], told: Told, channels: int | None, code: str) -> decoding.Decoded:
     """The images of a part, of the size and channels that its spec says, else of those of the set."""
     given = told.wanted[name]

@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import logging
 
 from fmd.data import columns, images, layout, tables
-from fmd.data.assembly import Told, assemble
+from fmd.data.assembly import Told, assemble, say_not_taken
 from fmd.data.dataset import ImageDataset
 from fmd.data.layout import Found
 from fmd.data.parts import ON_GRID, Asked, Spec, asked
@@ -58,11 +58,11 @@ def load_folder(
         raise ValueError(f"channels must be 1 or 3, or None to take what the files have, got {channels}")
     wanted = asked(conditions)
     if not (wanted or label) or not folder.is_dir():
-        return assemble(folder, find(folder), image_size, channels, test_fraction, Told())
+        return assemble(folder, _find(folder), image_size, channels, test_fraction, Told())
     table = tables.read(folder)
     by_column = {table.column(name): given for name, given in wanted.items()}
     pictures = {column for column, given in by_column.items() if _is_picture(column, given)}
-    found = find(folder, table.files_beside(pictures), by_class=label is None)
+    found = _find(folder, table.files_beside(pictures), by_class=label is None)
     found = _with_rows(folder, found, table)
     rows = [table.rows[file] for file in found.files]
     if label is not None:
@@ -88,17 +88,10 @@ def load_folder(
     return assemble(folder, found, image_size, channels, test_fraction, told)
 
 
-def find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> Found:
-    """The image files of a folder; says in the log what is not taken.
-
-    Takes what `fmd.data.layout.find` takes, and raises what that raises.
-    """
-    found, shown = layout.find(folder, beside, by_class), printable(folder)
-    if not_taken := found.not_taken():
-        logging.warning("folder %s: not taken: %s", shown, not_taken)
-    if len(found.classes) == 1:
-        only = printable(found.classes[0])
-        logging.info("folder %s has one class only, '%s': labels will carry no information", shown, only)
+def _find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> Found:
+    """What `fmd.data.layout.find` finds; says in the log what it does not take."""
+    found = layout.find(folder, beside, by_class)
+    say_not_taken(folder, found)
     return found
 
 
