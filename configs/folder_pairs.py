@@ -13,16 +13,16 @@ The network is told the part `input`, as planes beside the image. Sampling takes
     sampler = fmd.load("runs/NAME")
     sampler({"input": inputs}, jax.random.key(0))   # uint8 [N, height, width, channels] -> uint8 [N, H, W, C]
 
-Size. Both are cropped to the largest centred rectangle of the proportions of `image_size` and scaled to it, so that they
-stay one upon the other. Inputs of another size, as for pictures to be made sharp: `--config.data.params.input_size=16`.
+Size. Both are cropped to the largest centred rectangle of the proportions of `image_size` and scaled to it, so that
+they stay one upon the other. Inputs of another size, as for pictures to be made sharp: `--config.data.params.input_size=16`.
 
 Other names and several inputs: `--config.data.params.target=photo --config.data.params.conditions="('depth','edges')"`.
 A mask is of kind mask: `--config.data.params.conditions="{'outline': 'mask'}"`.
 
 Files without a partner, and pairs of which one cannot be read, are left out; the log counts and names them.
 
-Guidance. A tenth of the inputs is not told in training, so that `--weight=1.5` follows the input more closely; 1 follows
-it as the data do. Images are not mirrored (`flip`): their inputs would not be. Not run at full size yet.
+Guidance. A tenth of the inputs is not told in training, so that `--weight=1.5` follows the input more closely; 1
+follows it as the data do. Images are not mirrored (`flip`): their inputs would not be. Not run at full size yet.
 """
 
 from ml_collections import ConfigDict

