@@ -14,7 +14,7 @@ The network is told the part `input`, as planes beside the image. Sampling takes
     sampler({"input": inputs}, jax.random.key(0))   # uint8 [N, height, width, channels] -> uint8 [N, H, W, C]
 
 Size. Both are cropped to the largest centred rectangle of the proportions of `image_size` and scaled to it, so that
-they stay one upon the other. Inputs of another size, as for pictures to be made sharp: `--config.data.params.input_size=16`.
+they stay one upon the other. Inputs of another size, as to make pictures sharp: `--config.data.params.input_size=16`.
 
 Other names and several inputs: `--config.data.params.target=photo --config.data.params.conditions="('depth','edges')"`.
 A mask is of kind mask: `--config.data.params.conditions="{'outline': 'mask'}"`.

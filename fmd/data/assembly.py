@@ -15,7 +15,7 @@ from fmd.data.arrays import full_range
 from fmd.data.columns import Values
 from fmd.data.dataset import ImageDataset
 from fmd.data.layout import Found
-from fmd.data.parts import Spec, as_kind, specs
+from fmd.data.parts import Spec, as_kind, own_size, specs
 from fmd.data.split import Parts, Split, split_off
 from fmd.files import printable
 
@@ -101,11 +101,11 @@ def say_not_taken(folder: Path, found: Found) -> None:
 def _beside(name: str, paths: Sequence[Path], told: Told, channels: int | None, code: str) -> decoding.Decoded:
     """The images of a part, of the size and channels that its spec says, else of those of the set."""
     given = told.wanted[name]
-    sides = [given.get(side) for side in ("height", "width")]
-    own = None if None in sides else (int(str(sides[0])), int(str(sides[1])))
     depth = 1 if given.get("kind") == "mask" else given.get("channels", channels)
     try:
-        return decoding.decode(paths, own or told.size, None if depth is None else int(depth), f"{code}-{name}")
+        return decoding.decode(
+            paths, own_size(given, told.size), None if depth is None else int(depth), f"{code}-{name}"
+        )
     except ValueError as error:
         raise ValueError(f"condition {name!r}: {error}") from None
 

@@ -17,14 +17,14 @@ Any other kind is one of your own: a block that names it, whose fields go to it 
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from absl import logging
 
 from fmd.data.arrays import as_labels, as_part
 
-Asked: TypeAlias = tuple[str, ...] | dict[str, Any]
+Asked: TypeAlias = tuple[str, ...] | dict  # type: ignore[type-arg]  # `dict` alone has words in messages
 """The parameter `conditions` of a source: names, or names with a kind or a block each."""
 
 Spec: TypeAlias = dict[str, str | int | float]
@@ -130,6 +130,12 @@ def _converted(values: np.ndarray, kind: object) -> np.ndarray | None:
     if planes.dtype == np.bool_:
         return planes.astype(np.uint8) * np.uint8(255)
     return planes if planes.dtype == np.uint8 else None
+
+
+def own_size(given: Spec, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width) that the spec of an image says, else `size`."""
+    sides = given.get("height"), given.get("width")
+    return size if None in sides else (int(str(sides[0])), int(str(sides[1])))
 
 
 def kind_of(part: np.ndarray) -> str | None:
