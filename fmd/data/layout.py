@@ -82,7 +82,7 @@ class Folder:
 class Finder:
     """Finds the files of one folder; `passed` gathers what is not taken.
 
-    Files `beside` belong to images and are none of the set. Unless `by_class`, folders are no classes.
+    Files and folders `beside` are none of the set. Unless `by_class`, folders are no classes.
     """
 
     root: Path
@@ -198,8 +198,7 @@ class Finder:
                 f"{printable(folder.path)} holds images beside class folders ({printable(classes[0])}, ...): "
                 f"move them into class folders"
             )
-        empty = [below.path for below in folder.folders if classes and not below.images()]
-        for name in [self.show(path) for path in empty if path not in {file.parent for file in self.beside}]:
+        for name in [self.show(below.path) for below in folder.folders if classes and not below.images()]:
             if name not in self.passed[REPEATED]:
                 self.passed["class folders without images"][name] += 1
         return classes
@@ -262,7 +261,7 @@ def find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> 
 
     Args:
         folder: where to look.
-        beside: files that are no images of the set, such as the inputs of pairs.
+        beside: files and folders that are none of the set, such as further images that a table names.
         by_class: False where the names of folders are no classes.
 
     Raises:

@@ -13,7 +13,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -81,11 +81,15 @@ class Table:
         where = " and ".join(map(printable, self.paths))
         raise ValueError(f"{where}: there is no column '{name}', only: {', '.join(map(printable, self.columns))}")
 
-    def files_beside(self, columns: set[str]) -> set[Path]:
-        """The tables and all further images, also those of `columns`: files that are no images of the set."""
-        further = {column for column in self.columns if column.endswith(FURTHER)} | columns
+    def beside(self, columns: Collection[str]) -> set[Path]:
+        """The paths that are no images of the set: tables, further images, and the folders that hold these alone.
+
+        Further images are those of the columns named so, and of `columns`.
+        """
+        further = {column for column in self.columns if column.endswith(FURTHER)} | {*columns}
         files = {row.file(column) for row in self.rows.values() for column in further if row.cells.get(column)}
-        return {*self.paths, *files} - self.rows.keys()
+        folders = {above for file in files for above in file.parents}
+        return {*self.paths, *files, *folders} - {path for file in self.rows for path in (file, *file.parents)}
 
 
 def read(folder: Path) -> Table:

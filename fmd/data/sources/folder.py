@@ -62,7 +62,9 @@ def load_folder(
     table = tables.read(folder)
     by_column = {table.column(name): given for name, given in wanted.items()}
     pictures = {column for column, given in by_column.items() if _is_picture(column, given)}
-    found = _find(folder, table.files_beside(pictures), by_class=label is None)
+    for column in pictures:
+        tables.refuse_missing(folder, list(table.rows.values()), column)
+    found = _find(folder, table.beside(pictures), by_class=label is None)
     found = _with_rows(folder, found, table)
     rows = [table.rows[file] for file in found.files]
     if label is not None:
@@ -73,7 +75,6 @@ def load_folder(
     for column, given in by_column.items():
         name = _part_name(column, table)
         if column in pictures:
-            tables.refuse_missing(folder, rows, column)
             told.files[name], told.wanted[name] = [row.file(column) for row in rows], {"kind": "image", **given}
         else:
             told.values[name] = values = columns.values(rows, column, given)
