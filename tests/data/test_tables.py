@@ -257,3 +257,12 @@ def test_images_without_any_row_are_named(tmp_path):
     told(tmp_path / "test", range(3))
     with pytest.raises(ValueError, match=r"no training image has a row in test/metadata\.jsonl, such as train/0\.png"):
         load("folder", path=str(tmp_path), conditions=("age",))
+
+
+def test_with_a_column_of_labels_folders_are_no_classes(tmp_path):
+    paint(tmp_path / "a.png")
+    paint(tmp_path / "more" / "b.png")
+    names = ("a.png", "more/b.png")
+    write(tmp_path, [{"file_name": name, "species": "wren"} for name in names])
+    dataset = load("folder", path=str(tmp_path), label="species")
+    assert (dataset.class_names, len(dataset.train), len(dataset.test)) == (("wren",), 1, 1)
