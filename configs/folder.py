@@ -22,6 +22,10 @@ the first start takes time.
 Guidance. Where there are classes, sample with `--weight=2` or set `config.sample.guidance.weight`; without classes
 there is nothing to guide, and any weight but 1 is refused.
 
+More than the folders say: a table `metadata.csv` or `metadata.jsonl` beside the images, with a column `file_name`, has
+the classes (`--config.data.params.label=species`) and what else the network is told: numbers, texts, lists, images
+(`--config.data.params.conditions="('age','low')"`). `fmd.data.tables` shows one. Pairs: configs/folder_pairs.py.
+
 An archive of arrays in place of the folder: --config.data.source=npz --config.data.params.path=X.npz (arrays `images`
 uint8 [N, H, W, C] and, if there are any, `labels`). Not run at full size yet.
 """

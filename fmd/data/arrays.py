@@ -59,11 +59,11 @@ def _hints(images: np.ndarray, low: float, high: float) -> Iterator[tuple[bool, 
 
 
 def full_range(images: list[np.ndarray], where: str) -> list[np.ndarray]:
-    """Images of the values 0 and 1 alone made 0 and 255.
+    """Images uint8 of the values 0 and 1 alone made 0 and 255.
 
-    Masks have such values. Other images stay as they are.
+    Masks have such values. Other images, and floats, stay as they are.
     """
-    if max(int(array.max()) for array in images) != 1:
+    if images[0].dtype != np.uint8 or max(int(array.max()) for array in images) != 1:
         return images
     logging.warning("%s: the images have the values 0 and 1 alone; 1 is taken for white, 255", where)
     return [array * np.uint8(255) for array in images]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fmd.data.parts import Spec, spec
 from fmd.data.split import Parts, Split
 from fmd.data.streaming import StreamedSplit
 from fmd.files import digest
 
-Conditions = dict[str, dict[str, str | int]]
+Conditions = dict[str, Spec]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,24 +119,9 @@ class ImageDataset:
 
     def _found_conditions(self, test: Parts) -> Conditions:
         """The kind of each part, found from the arrays."""
-        found: Conditions = {}
-        for name, part in test.items():
-            if part.dtype == np.int32:
-                parts = [part, *([self.train.parts[name]] if isinstance(self.train, Split) else [])]
-                count = self.num_classes if name == "label" else 1 + max(int(p.max()) for p in parts)
-                found[name] = {"kind": "label", "num_classes": count}
-            elif part.dtype == np.float32 and part.ndim == 2:
-                found[name] = {"kind": "vector", "size": part.shape[1]}
-            elif part.dtype == np.uint8 and part.ndim == 2:
-                found[name] = {"kind": "labels", "num_classes": part.shape[1]}
-            elif part.ndim == 4:
-                found[name] = {
-                    "kind": "image",
-                    **dict(zip(("height", "width", "channels"), part.shape[1:], strict=True)),
-                }
-            else:
-                raise ValueError(f"{self.name}: say in `conditions` of which kind {name} is")
-        return found
+        splits = [self.train.parts, test] if isinstance(self.train, Split) else [test]
+        classes: Spec = {"kind": "label", "num_classes": self.num_classes}
+        return {name: classes if name == "label" else spec(name, [parts[name] for parts in splits]) for name in test}
 
 
 def _form(split: Split) -> str:

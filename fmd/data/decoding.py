@@ -82,7 +82,7 @@ def by_reason(files: Sequence[Path], reasons: Sequence[str], root: Path, shown: 
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for file, reason in zip(files, reasons, strict=True):
         if reason:
-            groups[reason].append(printable(file.relative_to(root)))
+            groups[reason].append(printable(os.path.relpath(file, root)))
     parts = []
     for reason, names in sorted(groups.items(), key=lambda item: -len(item[1])):
         parts.append(f"{len(names)} x {reason} ({', '.join(names[:shown])}{', ...' if len(names) > shown else ''})")

@@ -9,6 +9,7 @@ Hidden files do not count. Each real folder is read once, whatever links lead to
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,16 @@ class Found:
     train: Listing
     test: Listing | None
     passed: dict[str, Counter[str]]
+
+    @property
+    def listing(self) -> Listing:
+        """All files with their labels, those of `train` first."""
+        return [*self.train, *(self.test or [])]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of `listing`."""
+        return [file for file, _ in self.listing]
 
     def not_taken(self, shown: int = 4) -> str:
         """The files that were not taken, counted by reason.
@@ -69,9 +80,14 @@ class Folder:
 
 @dataclass
 class Finder:
-    """Finds the files of one folder; `passed` gathers what is not taken."""
+    """Finds the files of one folder; `passed` gathers what is not taken.
+
+    Files and folders `beside` are none of the set. Unless `by_class`, folders are no classes.
+    """
 
     root: Path
+    beside: Collection[Path] = ()
+    by_class: bool = True
     passed: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     seen: set[tuple[int, int]] = field(default_factory=set)  # device and number of each folder
 
@@ -138,8 +154,7 @@ class Finder:
                 test = _labelled(candidate, classes)
         for name in others:
             self.passed["images in folders beside the splits"][name] += len(self.scan(folder / name).images())
-        stray = [folder / name for name in visible_names(folder) if is_image(folder / name)]
-        self.passed["images beside the splits"].update(map(self.show, stray))
+        self.passed["images beside the splits"].update(map(self.show, filter(is_image, self.entries(folder))))
         return Found(classes, listing, test, dict(self.passed))
 
     def in_classes(self, whole: Folder) -> Found | None:
@@ -165,8 +180,8 @@ class Finder:
 
     def listed(self, folder: Folder) -> tuple[tuple[str, ...], Listing]:
         """The class names of one split and its files with their labels."""
-        classes = self.class_names(folder)
-        listing = _labelled(folder, classes) if classes else [(file, 0) for file in folder.files]
+        classes = self.class_names(folder) if self.by_class else ()
+        listing = _labelled(folder, classes) if classes else [(file, 0) for file in folder.images()]
         if not listing:
             suffixes = ", ".join(SUFFIXES)
             raise FileNotFoundError(f"no images in {printable(folder.path)}: it needs files ending in {suffixes}")
@@ -210,7 +225,7 @@ class Finder:
                 self.passed[REPEATED][self.show(path)] += 1
                 return Folder(path, [], [])
             self.seen.add((stat.st_dev, stat.st_ino))
-            for entry in [path / name for name in visible_names(path)]:
+            for entry in self.entries(path):
                 if entry.is_dir():
                     below.append(entry)
                 elif is_image(entry):
@@ -227,6 +242,10 @@ class Finder:
         found = [self.scan(entry) for entry in below]
         return Folder(path, sorted(files), sorted(found, key=lambda folder: natural(folder.path.name)))
 
+    def entries(self, path: Path) -> list[Path]:
+        """The visible entries of a folder that are not `beside`."""
+        return [path / name for name in visible_names(path) if path / name not in self.beside]
+
     def show(self, path: Path) -> str:
         """The path below the root, for messages."""
         return printable(path.relative_to(self.root))
@@ -237,8 +256,13 @@ def _labelled(folder: Folder, classes: tuple[str, ...]) -> Listing:
     return [(file, numbers[one.path.name]) for one in folder.classes() for file in one.images()]
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> Found:
     """The files of a folder, by split and class.
+
+    Args:
+        folder: where to look.
+        beside: files and folders that are none of the set, such as further images that a table names.
+        by_class: False where the names of folders are no classes.
 
     Raises:
         FileNotFoundError: for a missing folder or one without images.
@@ -247,4 +271,4 @@ def find(folder: Path) -> Found:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {printable(folder)}")
-    return Finder(folder).find(folder)
+    return Finder(folder, beside, by_class).find(folder)

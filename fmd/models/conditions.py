@@ -132,13 +132,16 @@ def on_grid(spec: Spec | None) -> list[str]:
 
 
 def planes(y: Condition, spec: Spec | None, height: int, width: int) -> Float[Array, "B H W planes"] | None:
-    """The parts of `y` that lie on the grid of the image, as planes beside it; None where there are none."""
+    """The parts of `y` that lie on the grid of the image, as planes beside it; None where there are none.
+
+    They come in the order of their names: the spec in the file of a run does not keep another.
+    """
     if spec is None:
         return None
     values, beside = _by_name(y, spec), on_grid(spec)
     own: dict[str, Any] = {"dim": 1, "dtype": "float32", "parent": None}  # no parts of the network: no parameters
     kinds = {name: KINDS[kind](**fields, **own) for name, kind, fields in _parts(spec) if name in beside}
-    found = [kind.planes(values[name], height, width) for name, kind in kinds.items()]
+    found = [kind.planes(values[name], height, width) for name, kind in sorted(kinds.items())]
     return jnp.concatenate(found, axis=-1) if found else None
 
 

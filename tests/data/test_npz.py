@@ -101,3 +101,46 @@ def test_conditions_that_cannot_serve_are_refused(tmp_path):
     for name, words in [("bad", "bad must be finite"), ("words", "words must be int32"), ("low", "count from 0")]:
         with pytest.raises(ValueError, match=words):
             load("npz", path=path, conditions=(name,))
+
+
+def test_kinds_that_are_given_decide_what_an_array_becomes(tmp_path):
+    marks, planes = np.arange(10) % 2, np.broadcast_to((LABELS % 2)[:, None, None], (10, 3, 3)).astype(np.uint8)
+    path = write(tmp_path / "a.npz", images=IMAGES, age=20 + np.arange(10), hole=planes, hue=marks, true=marks > 0)
+    wanted = {"age": "number", "hole": "mask", "hue": "auto", "true": "label"}
+    test = write(tmp_path / "b.npz", images=IMAGES[:3], age=[0, 90, 1], hole=planes[:3], hue=marks[:3], true=marks[:3])
+    dataset = load("npz", path=path, test_path=test, conditions=wanted)
+    assert dataset.conditions == {
+        "age": {"kind": "number", "low": 20.0, "high": 29.0},  # of the training rows
+        "hole": {"kind": "mask", "height": 3, "width": 3, "channels": 1},
+        "hue": {"kind": "label", "num_classes": 2},
+        "true": {"kind": "label", "num_classes": 2},
+    }
+    y = dataset.train.y
+    np.testing.assert_array_equal(y["age"], 20 + np.arange(10, dtype=np.float32)[:, None])
+    np.testing.assert_array_equal(y["hole"][..., 0], 255 * planes)  # 0 and 1 are 0 and 255
+    given = {"age": {"kind": "number", "low": 0, "high": 100}, "hue": {"kind": "mine", "field": 3}}
+    told = load("npz", path=path, conditions=given).conditions
+    assert told == {"age": given["age"], "hue": given["hue"]}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ({"age": "nummber"}, "unknown kind 'nummber' of 'age'; did you mean 'number'"),
+        ({"age": {"kind": "number", "lo": 0}}, "has no field 'lo'; it has: low, high"),
+        ({"age": {"low": 0}}, "it must be a kind, or a block with a `kind`"),
+        (("age", "age"), "'age' is named twice"),
+        (("label",), "'label' is the class of an image: leave it out"),
+        ({"words": "number"}, r"condition 'words' of kind number must be numbers \[N\], got <U1"),
+        ({"age": "labels"}, r"condition 'age' of kind labels must be 0 and 1 \[N, K\]"),
+        ({"style": "number"}, "condition 'style' of kind number"),
+        ({"style": {"kind": "vector", "size": 4}}, "condition 'style': size = 4, but its values have 3"),
+        ({"age": {"kind": "label", "num_classes": 3}}, "ages run from .* but its num_classes allows 0 to 2"),
+        ("age", "it must be a tuple, each a name or a block of keys"),
+    ],
+)
+def test_kinds_that_do_not_fit_are_refused_in_a_line(tmp_path, conditions, words):
+    arrays = {"age": np.arange(10), "words": np.array(list("abcdefghij")), "style": np.ones((10, 3))}
+    with pytest.raises(ValueError, match=words) as caught:
+        load("npz", path=write(tmp_path / "a.npz", images=IMAGES, **arrays), conditions=conditions)
+    assert "\n" not in str(caught.value)

@@ -230,3 +230,102 @@ def test_a_streamed_set_gives_the_batches_of_the_one_in_memory(tmp_path):
     prepare(tmp_path, "alone", "array_record", {"train": pair(12)})
     with pytest.raises(ValueError, match="no test split, which streaming needs"):
         load("tfds", name="alone", data_dir=str(tmp_path), stream=True)
+
+
+def prepare_told(root):
+    """A set with features of every kind; the number of an example is in each of them."""
+    from tensorflow_datasets import features
+
+    kinds = {
+        "image": features.Image(shape=(5, 5, 1)),
+        "low": features.Image(shape=(3, 3, 1)),
+        "colour": features.ClassLabel(num_classes=3),
+        "year": features.Scalar(np.int64),
+        "age": features.Scalar(np.float32),
+        "style": features.Tensor(shape=(2,), dtype=np.float32),
+        "marks": features.FeaturesDict({"smiles": features.Scalar(np.bool_), "hat": features.Scalar(np.bool_)}),
+        "words": features.Text(),
+    }
+
+    def record(k):
+        example = tf_example_pb2.Example()
+        feature = example.features.feature
+        for key, size in (("image", 5), ("low", 3)):
+            file = io.BytesIO()
+            Image.new("L", (size, size), k).save(file, format="PNG")
+            feature[key].bytes_list.value.append(file.getvalue())
+        for key, value in {"colour": k % 3, "year": 1900 + k, "marks/smiles": k % 2, "marks/hat": 1}.items():
+            feature[key].int64_list.value.append(value)
+        feature["age"].float_list.value.append(k / 2)
+        feature["style"].float_list.value.extend([k, -k])
+        feature["words"].bytes_list.value.append(b"words")
+        return example.SerializeToString()
+
+    folder = prepare(root, "told", "array_record", {"train": pair(12), "test": pair(12)})
+    for split, numbers in (("train", range(12)), ("test", range(2, 8))):
+        for shard, part in enumerate((numbers[:3], numbers[3:])):
+            path = folder / f"told-{split}.array_record-{shard:05}-of-00002"
+            write_records(path, "array_record", [record(k) for k in part])
+    (folder / "features.json").write_text(json.dumps(features.FeaturesDict(kinds).to_json()))
+    info = json.loads((folder / "dataset_info.json").read_text())
+    del info["supervisedKeys"]
+    for split, lengths in zip(info["splits"], (("3", "9"), ("3", "3")), strict=True):
+        split["shardLengths"] = list(lengths)
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+TOLD = {"low": "auto", "colour": "auto", "year": "number", "age": "auto", "style": "auto", "marks": "auto"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_further_features_are_told_in_memory_and_streamed(tmp_path, stream):
+    prepare_told(tmp_path)
+    for _ in range(2):  # decoded, then from the cache
+        dataset = load("tfds", name="told", data_dir=str(tmp_path), conditions=TOLD, stream=stream)
+    ranges = {"year": (1902, 1907), "age": (1.0, 3.5)} if stream else {"year": (1900, 1911), "age": (0.0, 5.5)}
+    assert dataset.conditions == {
+        "age": {"kind": "number", "low": ranges["age"][0], "high": ranges["age"][1]},
+        "colour": {"kind": "label", "num_classes": 3},
+        "low": {"kind": "image", "height": 3, "width": 3, "channels": 1},
+        "marks": {"kind": "labels", "num_classes": 2},
+        "style": {"kind": "vector", "size": 2},
+        "year": {"kind": "number", "low": ranges["year"][0], "high": ranges["year"][1]},
+    }
+    if stream:
+        batches = dataset.train.stream(batch_size=8, seed=0)
+        images, y = next(batches)
+        batches.close()
+    else:
+        images, y = dataset.train.images, dataset.train.y
+    k = images[:, 0, 0, 0].astype(np.float32)
+    np.testing.assert_array_equal(y["low"][:, 2, 2, 0], k)
+    np.testing.assert_array_equal(y["colour"], k % 3)
+    np.testing.assert_array_equal(y["year"], 1900 + k[:, None])
+    np.testing.assert_array_equal(y["age"], k[:, None] / 2)
+    np.testing.assert_array_equal(y["style"], np.stack([k, -k], 1))
+    np.testing.assert_array_equal(y["marks"], np.stack([np.ones(len(k)), k % 2], 1))  # hat, then smiles
+    assert {name: part.dtype.name for name, part in y.items()} == {
+        "low": "uint8", "colour": "int32", "year": "float32", "age": "float32", "style": "float32", "marks": "uint8",
+    }  # fmt: skip
+
+
+def test_features_that_cannot_be_told_are_refused(tmp_path):
+    prepare_told(tmp_path)
+
+    def told(**params):
+        return load("tfds", name="told", data_dir=str(tmp_path), **params)
+
+    with pytest.raises(ValueError, match="has no feature 'hue', only: age, colour"):
+        told(conditions=("low", "hue"))
+    with pytest.raises(ValueError, match="feature 'words', of type Text, is of no kind that can be told"):
+        told(conditions=("low", "words"))
+    with pytest.raises(ValueError, match=r"one image and at most one class label .* name others .* as conditions"):
+        told(conditions=("age",))
+    with pytest.raises(ValueError, match="condition 'style' of kind number must be numbers"):
+        told(conditions={"style": "number", "low": "image"})
+    sized = told(conditions=("low",), image_size=4)  # `colour` is then the class
+    assert (sized.num_classes, sized.image_shape) == (3, (4, 4, 1))
+    assert sized.conditions["low"] == {"kind": "image", "height": 4, "width": 4, "channels": 1}
+    np.testing.assert_array_equal(sized.train.y["label"], sized.train.images[:, 0, 0, 0] % 3)
+    given = told(conditions={"low": "image", "year": {"kind": "label", "num_classes": 3000}}, stream=True)
+    assert given.conditions["year"] == {"kind": "label", "num_classes": 3000}

@@ -101,6 +101,13 @@ def test_images_are_resized_to_the_grid_and_bytes_are_brought_to_its_scale():
     np.testing.assert_array_equal(mask.planes(bytes_ / np.float32(255), 2, 4), mask.planes(bytes_, 2, 4))
 
 
+def test_planes_come_in_the_order_of_names_whatever_the_spec_has():
+    """A run's file sorts its keys: a network that is loaded again must find its planes where they were."""
+    backwards = dict(reversed(SPEC.items()))
+    planes = [conditions.planes(parts(), spec, 4, 6) for spec in (SPEC, backwards)]
+    np.testing.assert_array_equal(*planes)
+
+
 def test_several_labels_are_the_sum_of_their_rows():
     kind, marks = Labels(5, "float32", 4), parts()["marks"]
     params = noise(jax.eval_shape(kind.init, jax.random.key(0), marks))

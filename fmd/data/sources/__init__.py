@@ -25,6 +25,7 @@ SOURCES: Registry[ImageDataset] = Registry(
         "idx": "fmd.data.sources.idx",
         "mnist": "fmd.data.sources.mnist",
         "npz": "fmd.data.sources.npz",
+        "pairs": "fmd.data.sources.pairs",
         "tfds": "fmd.data.sources.tfds",
     },
 )

@@ -1,25 +1,40 @@
-"""The source `folder`: your own image files, of any size.
+"""The source `folder`: your own image files, of any size, and what a table says of them.
 
-`fmd.data.layout` shows the layouts.
+`fmd.data.layout` shows the layouts, `fmd.data.tables` the table `metadata.csv` or `metadata.jsonl`:
+
+    PATH/metadata.csv       file_name,species,age,low_file_name
+    PATH/birds/1.png        birds/1.png,wren,3.5,low/1.png
+    PATH/low/1.png
+
+    load("folder", path=PATH, image_size=64, label="species", conditions=("age", "low"))
 
 Without a test folder a part of each class is held out. What is not taken is counted and said. One class alone is
 allowed, and the log says so.
 """
 
-import numpy as np
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
 from absl import logging
 
-from fmd.data import decoding, images, layout
-from fmd.data.arrays import full_range
+from fmd.data import columns, images, layout, tables
+from fmd.data.assembly import Told, assemble, say_not_taken
 from fmd.data.dataset import ImageDataset
+from fmd.data.layout import Found
+from fmd.data.parts import ON_GRID, Asked, Spec, asked
 from fmd.data.sources import register_source
-from fmd.data.split import Split, split_off
 from fmd.files import expand, printable
 
 
 @register_source("folder")
 def load_folder(
-    path: str, image_size: images.Size = None, channels: int | None = None, test_fraction: float = 0.1
+    path: str,
+    image_size: images.Size = None,
+    channels: int | None = None,
+    test_fraction: float = 0.1,
+    conditions: Asked = (),
+    label: str | None = None,
 ) -> ImageDataset:
     """Images under `path`, cropped at the centre and resized.
 
@@ -28,61 +43,96 @@ def load_folder(
         image_size: one number for squares, or (height, width); None where all files have the same size already.
         channels: 1 or 3 to convert every image; None takes what the files have, which must then agree.
         test_fraction: the part of each class that is held out where there is no test folder.
+        conditions: columns of a table beside the images that the network is told, as `fmd.data.columns` makes arrays of
+            them. As a mapping, their kinds, too, as `fmd.data.parts` describes. Further images are cropped and resized
+            as the images are, unless a block says their height, width and channels.
+        label: the column of the classes; None where the folders are the classes, or there are none.
 
     Raises:
-        FileNotFoundError: for a missing folder or one without images.
-        ValueError: for mixed channel counts or sizes, for classes that only the test split has, and where no image of a
-            class can be read.
+        FileNotFoundError: for a missing folder, one without images, a missing table, and rows whose file is missing.
+        ValueError: for mixed channel counts or sizes, for classes that only the test split has, where no image of a
+            class can be read, and for a column that is missing, has empty cells, or values of another kind.
     """
     folder = expand(path)
-    shown = printable(folder)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 or 3, or None to take what the files have, got {channels}")
-    found = layout.find(folder)
-    if not_taken := found.not_taken():
-        logging.warning("folder %s: not taken: %s", shown, not_taken)
-    if len(found.classes) == 1:
-        only = printable(found.classes[0])
-        logging.info("folder %s has one class only, '%s': labels will carry no information", shown, only)
+    wanted = asked(conditions)
+    if not (wanted or label) or not folder.is_dir():
+        return assemble(folder, _find(folder), image_size, channels, test_fraction, Told())
+    table = tables.read(folder)
+    by_column = {table.column(name): given for name, given in wanted.items()}
+    pictures = {column for column, given in by_column.items() if _is_picture(column, given)}
+    for column in pictures:
+        tables.refuse_missing(folder, list(table.rows.values()), column)
+    found = _find(folder, table.beside(pictures), by_class=label is None)
+    found = _with_rows(folder, found, table)
+    rows = [table.rows[file] for file in found.files]
+    if label is not None:
+        found = _in_classes(folder, found, columns.values(rows, table.column(label), {"kind": "label"}))
+    elif len(found.classes) == 1:
+        found = replace(found, classes=())
+    told = Told({}, {}, {}, images.height_width(image_size))
+    for column, given in by_column.items():
+        name = _part_name(column, table)
+        if column in pictures:
+            told.files[name], told.wanted[name] = [row.file(column) for row in rows], {"kind": "image", **given}
+        else:
+            told.values[name] = values = columns.values(rows, column, given)
+            told.wanted[name] = values.given
+            if values.names:
+                logging.info("folder %s: %s: %s", printable(folder), name, values.meaning())
+            if len(rows) > 20 and 2 * len(values.names) > len(rows):
+                words = (
+                    "column '%s' has %d different texts in %d rows: that is no label, and nothing will be learnt of it"
+                )
+                logging.warning(words, column, len(values.names), len(rows))
+    return assemble(folder, found, image_size, channels, test_fraction, told)
 
-    listing = [*found.train, *(found.test or [])]
-    files = [file for file, _ in listing]
-    decoded = decoding.decode(files, images.height_width(image_size), channels, folder.resolve().name or "root")
-    bad = len(files) - len(decoded.images)
-    if bad:
-        why = decoding.by_reason(files, decoded.reasons, folder)
-        logging.warning("folder %s: %d of %d files cannot be read and are left out: %s", shown, bad, len(files), why)
-    if (decoded.pages > 1).any():
-        stacks, pages = int((decoded.pages > 1).sum()), int(decoded.pages[decoded.pages > 1].sum())
-        logging.warning("folder %s: %d files hold %d pages; the first of each is taken", shown, stacks, pages)
-    if decoded.bits:
-        top = 2**decoded.bits - 1
-        logging.info("folder %s: 16-bit grey uses %d bits: 0 to %d become 0 to 255", shown, decoded.bits, top)
 
-    good = decoded.good
-    labels = np.array([label for _, label in listing], np.int32)
-    for label, name in enumerate(found.classes):
-        of_class = labels[: len(found.train)] == label
-        if not good[: len(found.train)][of_class].any():
-            lost = [r if same else "" for r, same in zip(decoded.reasons, of_class, strict=False)]
-            why = decoding.by_reason(files[: len(lost)], lost, folder)
-            raise ValueError(
-                f"no image of class '{printable(name)}' in {shown} can be read: {why}; repair its files or remove it"
-            )
-    (pixels,) = full_range([decoded.images], shown)
-    whole = Split(pixels, labels[good])
-    if found.test is None:
-        train, test = split_off(whole, test_fraction)
-    else:
-        count = int(good[: len(found.train)].sum())
-        train, test = whole.take(np.arange(count)), whole.take(np.arange(count, len(whole)))
-    left_out = f", {bad} unreadable files left out" if bad else ""
-    names = tuple(printable(name) for name in found.classes)
-    return ImageDataset(
-        printable(folder.name or folder.resolve().name),
-        train,
-        test,
-        len(names),
-        f"from the image files in {shown}{left_out}",
-        names or None,
-    )
+def _find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> Found:
+    """What `fmd.data.layout.find` finds; says in the log what it does not take."""
+    found = layout.find(folder, beside, by_class)
+    say_not_taken(folder, found)
+    return found
+
+
+def _is_picture(column: str, given: Spec) -> bool:
+    return given["kind"] in ON_GRID if "kind" in given else column.endswith(tables.FURTHER)
+
+
+def _part_name(column: str, table: tables.Table) -> str:
+    """The name of the part that a column becomes: `low` of `low_file_name`, where that is free."""
+    name = column.removesuffix(tables.FURTHER)
+    return column if name == "label" or name in table.columns else name
+
+
+def _with_rows(folder: Path, found: Found, table: tables.Table) -> Found:
+    """The files that have a row; says in the log how many have none."""
+    train, test = ([(f, n) for f, n in files if f in table.rows] for files in (found.train, found.test or []))
+    without = [printable(file.relative_to(folder)) for file in found.files if file not in table.rows]
+    where = " and ".join(printable(path.relative_to(folder)) for path in table.paths)
+    some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+    if not train:
+        raise ValueError(f"{printable(folder)}: no training image has a row in {where}, such as {some}: add rows")
+    if without:
+        logging.warning(
+            "folder %s: %d of %d images have no row in %s and are left out: %s",
+            *(printable(folder), len(without), len(found.files), where, some),
+        )
+    return replace(found, train=train, test=test or None)
+
+
+def _in_classes(folder: Path, found: Found, column: columns.Values) -> Found:
+    """The files with the labels of a column.
+
+    Raises ValueError for a class of test images alone.
+    """
+    labels, count = column.array.tolist(), len(found.train)
+    names = column.names or tuple(map(str, range(1 + max(labels))))
+    if strange := sorted(set(labels[count:]) - set(labels[:count])):
+        raise ValueError(
+            f"{printable(folder)}: only test images are of class '{printable(names[strange[0]])}'; both splits need "
+            f"the same classes"
+        )
+    listing = list(zip(found.files, labels, strict=True))
+    return replace(found, classes=names, train=listing[:count], test=listing[count:] or None)

@@ -1,15 +1,20 @@
 """The source `npz`: one NumPy archive.
 
-It holds `images` and, if there are any, `labels`. Sampling writes this form.
+It holds `images` and, if there are any, `labels`. Sampling writes this form. Further arrays of any names can be told:
+
+    np.savez("told.npz", images=photos, low=small_photos, age=years)
+    load("npz", path="told.npz", conditions={"low": "image", "age": "number"})
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from fmd.data.archives import read_npz
-from fmd.data.arrays import as_images, as_labels, as_part, full_range
+from fmd.data.arrays import as_images, as_labels, full_range
 from fmd.data.dataset import ImageDataset
+from fmd.data.parts import Asked, Spec, as_kind, asked, specs
 from fmd.data.sources import register_source
 from fmd.data.split import Split, split_off
 from fmd.files import expand, printable
@@ -23,7 +28,7 @@ def load_npz(
     test_path: str | None = None,
     num_classes: int | None = None,
     test_fraction: float = 0.1,
-    conditions: tuple[str, ...] = (),
+    conditions: Asked = (),
 ) -> ImageDataset:
     """Images, and labels if there are any, of the archive `path`.
 
@@ -39,14 +44,16 @@ def load_npz(
         test_fraction: the part of each class that makes the test split where there is no `test_path`.
         conditions: names of further arrays [N, ...] of the archive that the network is told beside the label: integers
             [N] are labels of their own, floats [N] or [N, D] are vectors, 0 and 1 [N, K] are several labels at once,
-            uint8 or floats in [-1, 1] [N, h, w, C] are images of any size.
+            uint8 or floats in [-1, 1] [N, h, w, C] are images of any size. As a mapping, their kinds, too, as
+            `fmd.data.parts` describes.
 
     Raises:
         FileNotFoundError: for a missing file.
-        ValueError: for a file that is damaged or of another form.
+        ValueError: for a file that is damaged or of another form, and for conditions that its arrays cannot be.
     """
+    wanted = asked(conditions)
     paths = [expand(p) for p in (path, test_path) if p is not None]
-    read = [_read_split(p, conditions) for p in paths]
+    read = [_read_split(p, wanted) for p in paths]
     shown = " and ".join(map(printable, paths))
     if len({labelled for _, labelled in read}) > 1:
         raise ValueError(f"of {shown} only one has labels: give both or neither labels")
@@ -55,7 +62,8 @@ def load_npz(
     train, test = splits if test_path is not None else split_off(splits[0], test_fraction)
     if num_classes is None:
         num_classes = 1 + int(max(train.labels.max(), test.labels.max())) if read[0][1] else 0
-    return ImageDataset(printable(paths[0].stem), train, test, num_classes, f"from {shown}")
+    told = specs(wanted, [train.parts, test.parts], num_classes) if wanted else None
+    return ImageDataset(printable(paths[0].stem), train, test, num_classes, f"from {shown}", conditions=told)
 
 
 def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -63,24 +71,27 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     They are uint8 [N, H, W, C] and int32 [N]. Raises as `load_npz` does.
     """
-    split, labelled = _read_split(path, ())
+    split, labelled = _read_split(path, {})
     return split.images, split.labels if labelled else None
 
 
-def _read_split(path: Path, conditions: tuple[str, ...]) -> tuple[Split, bool]:
+def _read_split(path: Path, wanted: Mapping[str, Spec]) -> tuple[Split, bool]:
     """The archive as a split, and whether it has labels."""
     arrays, shown = read_npz(path), printable(path)
     if "images" not in arrays:
         arrays = {UNNAMED.get(name, name): array for name, array in arrays.items()}
-    if missing := [name for name in ("images", *conditions) if name not in arrays]:
+    if missing := [name for name in ("images", *wanted) if name not in arrays]:
         raise ValueError(f"{shown} has no array '{missing[0]}', only: {', '.join(sorted(arrays)) or 'nothing'}")
     try:
         y = {"label": as_labels(arrays["labels"])} if "labels" in arrays else {}
         count = len(y["label"]) if y and y["label"].ndim else None
         images = as_images(arrays["images"], shown, count)
         labelled = bool(y)
-        if conditions:
-            return Split(images, y | {name: as_part(arrays[name]) for name in conditions}), labelled
+        if wanted:
+            told = {name: as_kind(arrays[name], name, given) for name, given in wanted.items()}
+            for name in (name for name, given in wanted.items() if given.get("kind") == "mask"):
+                (told[name],) = full_range([told[name]], f"{shown}, {name}")
+            return Split(images, y | told), labelled
         return Split(images, y.get("label", np.zeros(len(images), np.int32))), labelled
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None

@@ -3,6 +3,10 @@
 A set that is prepared on disk is read without TensorFlow: formats with random access (array_record, parquet) through
 TFDS's data sources, and tfrecord, which can only be read from front to back, by the small reader below. A set that is
 not prepared yet is prepared in array_record format, for which TensorFlow must be installed.
+
+Further features can be told, with the kinds that they have in the set:
+
+    load("tfds", name="celeb_a", image_size=64, conditions=("attributes",))  # 40 truth values: several labels at once
 """
 
 import difflib
@@ -12,7 +16,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -20,12 +24,13 @@ from absl import logging
 from fmd.data import images
 from fmd.data.cache import Arrays, fingerprint, kept_arrays
 from fmd.data.dataset import ImageDataset
+from fmd.data.parts import Asked, asked, specs
 from fmd.data.sources import register_source
+from fmd.data.sources.tfds_features import Builder, Features, keys
 from fmd.data.split import Split, split_off
-from fmd.data.streaming import RandomAccess, StreamedSplit
+from fmd.data.streaming import Example, RandomAccess, StreamedSplit
 from fmd.files import expand
 
-Builder: TypeAlias = Any  # tensorflow_datasets.core.DatasetBuilder; that package has no types
 _FORMAT = 2  # of the kept arrays; raise it when the decoding changes
 
 
@@ -38,6 +43,7 @@ def load_tfds(
     test_split: str | None = None,
     test_fraction: float = 0.1,
     stream: bool = False,
+    conditions: Asked = (),
 ) -> ImageDataset:
     """The set `name` of TFDS, in memory or streamed.
 
@@ -53,14 +59,19 @@ def load_tfds(
         test_fraction: the part of each class that is held out where there is no test split.
         stream: leave the training split on disk; for sets that do not fit into memory. Needs a test split and a format
             with random access.
+        conditions: further features that the network is told: class labels and whole numbers are labels, floats numbers
+            or vectors, truth values several labels at once, images images of the size of the others. As a mapping,
+            their kinds, too, as `fmd.data.parts` describes. Of a streamed split, the range of numbers and the number of
+            labels are those of the test split, unless a block says them.
 
     Raises:
         KeyError: for an unknown set.
         RuntimeError: where the set is not prepared and cannot be.
-        ValueError: for an unknown split, a set without images or a format that cannot be read.
+        ValueError: for an unknown split or feature, a set without images or a format that cannot be read.
     """
     builder = _prepared(name, data_dir)
-    image_key, label_key = _keys(builder)
+    told = Features(builder, asked(conditions), images.height_width(image_size))
+    image_key, label_key = keys(builder, told.wanted)
     splits = builder.info.splits
     for split in (train_split, test_split):
         if split is not None and split not in splits:
@@ -71,9 +82,14 @@ def load_tfds(
 
         TFDS marks those by -1.
         """
-        arrays = _read_split(builder, split, image_key, label_key, images.height_width(image_size))
-        unlabelled = bool((arrays["labels"] < 0).any())
-        return None if unlabelled else Split(arrays["images"], arrays["labels"])
+        arrays = _read_split(builder, split, image_key, label_key, images.height_width(image_size), told)
+        labels = arrays["labels"]
+        if (labels < 0).any():
+            return None
+        if not told.wanted:
+            return Split(arrays["images"], labels)
+        label = {"label": labels} if label_key else {}
+        return Split(arrays["images"], label | {name: arrays[f"told_{name}"] for name in told.wanted})
 
     wanted = [test_split] if test_split else [split for split in ("test", "validation") if split in splits]
     test = None
@@ -88,7 +104,14 @@ def load_tfds(
             raise ValueError(f"TFDS set {name} has no test split, which streaming needs: name one as test_split")
         source = random_access(name, train_split, data_dir)
         size = images.height_width(image_size)
-        train = StreamedSplit(source, test.image_shape, size, lambda e: (e[image_key], int(e.get(label_key, 0))))
+
+        def decode(example: Example) -> tuple[np.ndarray, int | dict[str, Any]]:
+            label = int(example.get(label_key, 0))
+            if not told.wanted:
+                return example[image_key], label
+            return example[image_key], ({"label": label} if label_key else {}) | told.of(example)
+
+        train = StreamedSplit(source, test.image_shape, size, decode)
     else:
         train = read(train_split)
         if train is None:
@@ -96,6 +119,7 @@ def load_tfds(
         if test is None:
             train, test = split_off(train, test_fraction)
     names = tuple(builder.info.features[label_key].names) if label_key else None
+    splits = [test.parts] if isinstance(train, StreamedSplit) else [train.parts, test.parts]
     return ImageDataset(
         name=builder.info.name,
         train=train,
@@ -103,6 +127,7 @@ def load_tfds(
         num_classes=len(names) if names else 0,
         provenance=f"from the TFDS set {builder.info.full_name} prepared in {builder.data_dir}",
         class_names=names,
+        conditions=specs(told.wanted, splits, len(names or ())) if told.wanted else None,
     )
 
 
@@ -196,27 +221,6 @@ def _prepared(name: str, data_dir: str | None) -> Builder:
     return builder
 
 
-def _keys(builder: Builder) -> tuple[str, str | None]:
-    """The keys of the image and of the class label.
-
-    The latter is None where the set has no class label.
-    """
-    from tensorflow_datasets import features
-
-    found = builder.info.features
-    image_keys = [key for key in found if isinstance(found[key], features.Image)]
-    label_keys = [key for key in found if isinstance(found[key], features.ClassLabel)]
-    supervised = builder.info.supervised_keys or ()
-    image_keys = [key for key in image_keys if key in supervised] or image_keys
-    label_keys = [key for key in label_keys if key in supervised] or label_keys
-    if len(image_keys) != 1 or len(label_keys) > 1:
-        raise ValueError(
-            f"TFDS set {builder.info.name} is not for image classification: one image and at most one class label are "
-            f"needed, its features are {', '.join(sorted(found))}"
-        )
-    return image_keys[0], label_keys[0] if label_keys else None
-
-
 def _has_random_access(builder: Builder) -> bool:
     from tensorflow_datasets.core import file_adapters
 
@@ -224,31 +228,34 @@ def _has_random_access(builder: Builder) -> bool:
 
 
 def _read_split(
-    builder: Builder, split: str, image_key: str, label_key: str | None, size: tuple[int, int] | None
+    builder: Builder, split: str, image_key: str, label_key: str | None, size: tuple[int, int] | None, told: Features
 ) -> Arrays:
-    """Images and labels of one split.
+    """Images, labels and what else is told, `told_NAME`, of one split.
 
     They are kept on disk: decoding 60,000 small PNG files takes 11 s.
     """
     files = fingerprint(sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file()))
     identity = ["tfds", _FORMAT, files, split, image_key, label_key, size]
+    if told.wanted:
+        identity.append(told.wanted)
 
     def build() -> Arrays:
         from tqdm import tqdm
 
         total = builder.info.splits[split].num_examples
-        pixels, labels = [], []
+        pixels, labels, further = [], [], []
         bar = {"total": total, "desc": f"decoding {split}", "unit": "image", "leave": False, "disable": None}
         for example in tqdm(_examples(builder, split), **bar):
             image = example[image_key]
             pixels.append(image if size is None else images.fit_array(image, size))
             labels.append(example[label_key] if label_key else 0)
+            further.append(told.of(example))
         if len(pixels) != total:
             raise ValueError(f"{builder.data_dir} is damaged: split {split} has {len(pixels)} of {total} examples")
         shapes = {image.shape for image in pixels}
         if len(shapes) > 1:
             raise ValueError(f"TFDS set {builder.info.name} has images of different sizes: set image_size")
-        return {"images": np.stack(pixels), "labels": np.array(labels, np.int32)}
+        return {"images": np.stack(pixels), "labels": np.array(labels, np.int32)} | told.stacked(further)
 
     return kept_arrays(f"{builder.info.name}-{split}", identity, build)
 
