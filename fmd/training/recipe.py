@@ -17,6 +17,7 @@ from fmd.training import averages, optimizers
 from fmd.training.augment import Augment
 from fmd.training.origin import Teacher
 from fmd.training.step import Recipe
+from fmd.training.tuning import tuning_of
 from fmd.types import Params
 
 
@@ -83,7 +84,7 @@ def make_recipe(
         log_every=config.log.every,
         num_classes=model.num_classes,
         conditions=told,
-        critic=critic,
+        tuning=tuning_of(config, lambda: init_params(model, jax.random.key(0), image_shape, told), critic),
         frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
         stochastic=draws_random_numbers(model, image_shape, told, **methods.inputs_of(config)),

@@ -105,7 +105,7 @@ class Lab:
     def init(self):
         params = recipes.init_params(self.model, jax.random.key(0), self.data.image_shape, self.data.conditions)
         logs = getattr(self.recipe.method, "logs", ())
-        return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages), logs)
+        return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages), logs, tuning=self.recipe.tuning)
 
     def start(self):
         """The state at step 0, in buffers of its own."""
