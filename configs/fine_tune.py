@@ -6,7 +6,7 @@
 It begins with the run of the first command, or with any run or export of the same network: `--config.init_from=RUN`.
 All parameters are trained. `--config.train.freeze="('down_*','time/*')"` leaves some as they are.
 
-Low-rank factors beside frozen weights, and the rows of the classes; the run is then sampled and exported like any other:
+Low-rank factors beside frozen weights, and the rows of the classes; what it stores are ordinary weights:
 
     python -m fmd.main --config=configs/fine_tune.py --workdir=runs/fine_tune_lora \\
         --config.lora.rank=8 --config.lora.train="('label/table/embedding',)"
