@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from fmd.checkpoints.fitting import names
 from fmd.config import Config
-from fmd.randomness import named, stream
+from fmd.randomness import stream
 from fmd.types import Params
 
 
@@ -43,18 +44,23 @@ class LowRank:
 
         A kernel of a lower rank than `rank` has factors of its own rank.
         """
+        known, (leaves, structure) = names(network), jax.tree.flatten(network)
+        shapes = {name: leaf.shape for name, leaf in zip(known, leaves, strict=True) if name in self.targets}
+        inputs = {name: math.prod(shape[:-1]) for name, shape in shapes.items()}
+        ranks = {name: min(self.rank, inputs[name], shape[-1]) for name, shape in shapes.items()}
+        # One draw for all: to compile one for each takes longer than to compile the network's own.
+        ends = np.cumsum([inputs[name] * ranks[name] for name in shapes])
+        draws = jnp.split(jax.random.normal(stream(self.seed, "lora"), (int(ends[-1]),)), ends[:-1])
+        a = {
+            name: draw.reshape(*shapes[name][:-1], ranks[name]) / math.sqrt(inputs[name])
+            for name, draw in zip(shapes, draws, strict=True)
+        }
+        b = {name: jnp.zeros((ranks[name], shape[-1])) for name, shape in shapes.items()}
 
-        def factors(name: str, kernel: Array) -> tuple[Array, Array] | tuple[None, None]:
-            if name not in self.targets:
-                return None, None
-            *rest, out = kernel.shape
-            rank = min(self.rank, math.prod(rest), out)
-            a = jax.random.normal(named(stream(self.seed, "lora"), name), (*rest, rank)) / math.sqrt(math.prod(rest))
-            return a, jnp.zeros((rank, out))
+        def tree(factors: dict[str, Array]) -> Params:
+            return jax.tree.unflatten(structure, [factors.get(name) for name in known])
 
-        leaves, structure = jax.tree.flatten(network)
-        a, b = zip(*map(factors, names(network), leaves), strict=True)
-        return {"base": network, "a": jax.tree.unflatten(structure, a), "b": jax.tree.unflatten(structure, b)}
+        return {"base": network, "a": tree(a), "b": tree(b)}
 
     def merged(self, params: dict[str, Params]) -> Params:
         """The network's parameters, factors included."""
@@ -130,6 +136,8 @@ def tuning_of(config: Config, init: Callable[[], Params], critic: bool = False) 
     matrices = [name for name, leaf in zip(known, jax.tree.leaves(network), strict=True) if leaf.ndim > 1]
     kernels = [name for name in matrices if name.split("/")[-1] == "kernel"]
     targets = matching(lora.targets, kernels, "lora.targets", "kernel") - whole
+    if not targets:
+        raise ValueError(f"config.lora.train = {lora.train!r} trains all of config.lora.targets whole; name less")
     low_rank = LowRank(frozenset(targets), lora.rank, lora.alpha / lora.rank, config.seed)
     return Tuning(frozenset(set(known) - whole), low_rank, critic)
 

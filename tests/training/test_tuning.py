@@ -227,6 +227,7 @@ def test_a_run_begins_with_the_rows_of_other_classes(trained, classes, caplog):
         ({"train": {"freeze": ["*"]}}, r"leaves nothing to train"),
         ({**LORA, "lora": {"targets": ["*/bias"]}}, r"lora.targets: no kernel is called '\*/bias'"),
         ({**LORA, "lora": {"train": ["label"]}}, r"lora.train: no parameter is called 'label'"),
+        ({**LORA, "lora": {"train": ["*/kernel"]}}, r"trains all of config.lora.targets whole; name less"),
         ({**LORA, "init_from": None}, r"name a run or an export with config.init_from"),
         ({**LORA, "train": {"freeze": ["Conv_0/*"]}}, r"leave config.train.freeze out"),
         ({**LORA, "lora": {"rank": 0}}, r"config.lora.rank = 0; it must be 1 or more"),
