@@ -63,6 +63,7 @@ class Train(Checked):
     steps_per_dispatch: AtLeast1 = 1  # training steps per call from Python; more where a step takes under 10 ms
     grad_accumulation: AtLeast1 = 1  # split each batch into so many parts to save memory
     on_nonfinite: Literal["stop", "skip"] = "stop"  # skip: leave the step out and count it
+    freeze: tuple[str, ...] = ()  # patterns of parameters that do not change: ("time/*", "*/bias")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +85,17 @@ class Optimizer(Checked):
     weight_decay: Tolerance = 0.0  # not applied to biases, norms and embeddings
     b1: Decay = 0.9
     b2: Decay = 0.999
+
+
+@dataclass(frozen=True)
+class Lora(Checked):
+    """Low-rank factors in the place of the network that a run begins with: see fmd.training.tuning."""
+
+    WHERE = "lora."
+    rank: AtLeast1 = 8
+    alpha: Positive = 8.0  # the factors' product counts alpha / rank times
+    targets: tuple[str, ...] = ("*",)  # patterns of the kernels that have factors
+    train: tuple[str, ...] = ()  # patterns of parameters that are trained as they are, e.g. ("*/table/embedding",)
 
 
 @dataclass(frozen=True)
@@ -186,6 +198,7 @@ class Config(Checked):
     init_from: str | None = None  # a run or an export to begin with the weights of; None: those of `first`, if any
     init_share: Share = 0.5  # of the parameters that must fit, or the run is refused
     teacher: str | None = None  # what a method learns from: a run, an export, "first/first"; None: the one begun with
+    lora: Lora | None = None  # {}, or a block of its keys: train low-rank factors, and what `lora.train` names
     data: Data = field(default_factory=Data)
     model: Block = Block("unet")
     method: Block = Block("flow_matching")  # what is drawn, regressed and sampled: see fmd.methods

@@ -9,20 +9,26 @@ T = TypeVar("T")
 
 PATH = re.compile(r"(file:)?/|~|\.{1,2}/")  # how a path begins that tells of a machine
 RELATIVE = re.compile(r"[^\s:]+/[^\s:]*(?<!/\d\.\d\.\d)$")  # another word that is one, and no name of a TFDS set
+NAMES = (
+    "name",
+    "freeze",
+    "targets",
+    "train",
+)  # keys of names and patterns of parameters, in which slashes are no folders
 ASIDE = re.compile(r" \((kept in|not kept).*")  # where a download lies in the cache
 
 
 def without_folders(value: T, key: str = "") -> T:
     """The value with the last name of each path in place of the path, inside blocks and lists, too.
 
-    What lies under a key `name` is a path only if it begins as one.
+    What lies under a key of `NAMES` is a path only if it begins as one.
     """
     found: object = value
     if isinstance(value, Mapping):
         found = {name: without_folders(item, name) for name, item in value.items()}
     elif isinstance(value, list | tuple):
         found = type(value)(without_folders(item, key) for item in value)
-    elif isinstance(value, str) and (PATH.match(value) or (key != "name" and "://" not in value and "/" in value)):
+    elif isinstance(value, str) and (PATH.match(value) or (key not in NAMES and "://" not in value and "/" in value)):
         found = value if " / " in value else PurePath(value).name
     return found  # type: ignore[return-value]
 

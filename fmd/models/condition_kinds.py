@@ -54,6 +54,7 @@ class Kind(nn.Module):
     dtype: DTypeLike
 
     on_grid = False  # True for a kind that has `planes` in the place of an embedding
+    null_rows = 0  # rows behind those of the classes, in the table of a kind that has `num_classes`
 
     def __call__(self, value: Part) -> Float[Array, "B {self.dim}"]:
         """The embedding [B, dim] of a part, in `dtype`."""
@@ -107,6 +108,8 @@ class Label(Kind):
     """
 
     num_classes: int
+
+    null_rows = 1
 
     @nn.compact
     def __call__(self, value: Int[Array, " B"]) -> Float[Array, "B {self.dim}"]:

@@ -126,6 +126,17 @@ def add_embeddings(
     return embedding
 
 
+def class_tables(spec: Spec | None, num_classes: int) -> dict[str, tuple[int, int]]:
+    """How names of parameters with a row per class begin -> (number of classes, rows behind them).
+
+    Of labels alone the model may have called its table anything.
+    """
+    if spec is None:
+        return {"": (num_classes, Label.null_rows)} if num_classes else {}
+    tables = [(n, fields["num_classes"], KINDS[kind]) for n, kind, fields in _parts(spec) if "num_classes" in fields]
+    return {f"condition_{n}/": (count, kind.null_rows) for n, count, kind in tables}  # type: ignore[attr-defined]
+
+
 def on_grid(spec: Spec | None) -> list[str]:
     """The names of the parts that lie on the grid of the image."""
     return [name for name, kind, _ in _parts(spec or {}) if KINDS[kind].on_grid]  # type: ignore[attr-defined]

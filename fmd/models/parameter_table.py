@@ -6,12 +6,13 @@ import jax
 from jaxtyping import PyTree
 
 
-def parameter_table(params: PyTree, depth: int = 1) -> str:
+def parameter_table(params: PyTree, depth: int = 1, trained: int | None = None) -> str:
     """A line per module: number, names and shapes of parameters; a total.
 
     Args:
         params: the collection "params", a tree of arrays or ShapeDtypeStructs.
         depth: how many names of a parameter's path make up its module.
+        trained: how many numbers are trained, said behind the total where these are not all.
     """
     rows: dict[str, list[tuple[str, int]]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -26,4 +27,5 @@ def parameter_table(params: PyTree, depth: int = 1) -> str:
     table = [f"{module:<{name_width}}  {count:>{count_width},}  {text}" for module, text, count in lines]
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) / 2**20
     header = f"{'module':<{name_width}}  {'count':>{count_width}}  parameters"
-    return "\n".join([header, *table, f"{'total':<{name_width}}  {total:,}  ({size:.1f} MiB)"])
+    some = "" if trained in (None, total) else f", {trained:,} trained"
+    return "\n".join([header, *table, f"{'total':<{name_width}}  {total:,}  ({size:.1f} MiB){some}"])

@@ -15,15 +15,17 @@ from jaxtyping import Array, Float
 
 from fmd import methods
 from fmd.blocks import as_plain, differences
-from fmd.checkpoints.fitting import fit
+from fmd.checkpoints.fitting import Rows, fit
 from fmd.checkpoints.weights import load_weights
 from fmd.config import Config, merge, resolve
 from fmd.files import digest, expand
 from fmd.methods.method import Flow
+from fmd.models import conditions
 from fmd.models.network import ModelNetwork
 from fmd.run_info import RunInfo
 from fmd.sampling.checks import refuse_imports
 from fmd.sampling.sampler import model_of
+from fmd.training.tuning import Tuning
 from fmd.types import Condition, Images, Mask, Network, Params, Times
 
 FIRST = "first"  # the folder of the first run inside a workdir
@@ -33,8 +35,8 @@ SHOWN = 6  # names in a line of the log
 def first_config(config: Config) -> Config:
     """The config of the run that comes first."""
     assert config.first is not None
-    before = {"first": None, "teacher": None, **config.first}  # a first run may have one before it, too
-    return resolve(merge({**as_plain(config), "first": None}, before))
+    whole = merge(as_plain(config), {"first": None, "teacher": None, "lora": None, "train": {"freeze": ()}})
+    return resolve(merge(whole, config.first))  # it may have one before it, too
 
 
 def origin_of(config: Config, workdir: Path) -> Path | None:
@@ -44,25 +46,45 @@ def origin_of(config: Config, workdir: Path) -> Path | None:
     return None if config.first is None else workdir / FIRST
 
 
-def begin_with(path: Path, config: Config, params: Params) -> Params:
+def begin_with(path: Path, info: RunInfo, params: Params, tuning: Tuning) -> Params:
     """Initial parameters with what fits of the weights in a folder; the log says what does not.
 
+    Args:
+        path: the folder.
+        info: of the run that begins.
+        params: its initial parameters.
+        tuning: which of them are trained.
+
     Raises:
-        ValueError: when less than `config.init_share` of the parameters fits, or the folder holds no weights.
+        ValueError: when less than `config.init_share` of the parameters fits, something that does not fit is not
+            trained, or the folder holds no weights.
     """
-    found, info = load_weights(path)
-    fitted = fit(params, found)
-    lists = {"new": fitted.new, "of another shape, so new": fitted.reshaped, "left out": fitted.dropped}
+    found, theirs = load_weights(path)
+    config = info.config
+    there, here = (conditions.class_tables(each.conditions, each.num_classes) for each in (theirs, info))
+    tables = [Rows(name, there[name][0], *here[name]) for name in here if name in there]
+    fitted = fit(params, found, tables)
+    lists = {
+        "new": fitted.new,
+        "of another shape, so new": fitted.reshaped,
+        "of other classes, so with the rows of those that both have": fitted.resized,
+        "left out": fitted.dropped,
+    }
     said = "".join(f"; {what}: {_some(names)}" for what, names in lists.items() if names)
     if fitted.share < config.init_share:
         raise ValueError(
             f"config.init_from: of {path} only {fitted.share:.0%} of the parameters fit this model{said}; build the "
             f"same network, or lower config.init_share = {config.init_share:g}"
         )
+    if stuck := [name for name in fitted.drawn if name in tuning.fixed]:
+        raise ValueError(
+            f"config.init_from: {path} does not have all of {_some(stuck)}, whose random numbers would stay; "
+            + ("name it in config.lora.train" if config.lora else "leave it out of config.train.freeze")
+        )
     share = f"{fitted.share:.1%}"
-    logging.info("beginning with %s of the parameters from %s, step %s%s", share, path, info.step, said)
-    for key, theirs, ours in differences(as_plain(info.config)["model"], as_plain(config)["model"]):
-        logging.warning("its network had %s = %r, this one has %r", key, theirs, ours)
+    logging.info("beginning with %s of the parameters from %s, step %s%s", share, path, theirs.step, said)
+    for key, before, now in differences(as_plain(theirs.config)["model"], as_plain(config)["model"]):
+        logging.warning("its network had %s = %r, this one has %r", key, before, now)
     return fitted.params
 
 

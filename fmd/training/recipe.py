@@ -18,6 +18,7 @@ from fmd.training import averages, optimizers
 from fmd.training.augment import Augment
 from fmd.training.origin import Teacher
 from fmd.training.step import Recipe
+from fmd.training.tuning import tuning_of
 from fmd.types import Params
 
 
@@ -90,7 +91,7 @@ def make_recipe(
         log_every=config.log.every,
         num_classes=model.num_classes,
         conditions=told,
-        critic=critic,
+        tuning=tuning_of(config, lambda: init_params(model, jax.random.key(0), image_shape, told), critic),
         frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
         tell=tells.in_training,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from fmd.training.tuning import Tuning
 from fmd.types import Params
 
 TIME_BINS = 8  # the loss is also logged for eighths of [0, 1]
@@ -29,7 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
     """State of a run after `step` steps. All floats are float32, whatever the model computes in."""
 
     step: PyTree  # int32 scalar
-    params: PyTree  # of the network; {"network": ..., "critic": ...} where a method trains a critic beside
+    params: PyTree  # of the network; as fmd.training.tuning says where there is a critic, or are low-rank factors
     opt_state: PyTree  # optax.OptState
     ema: PyTree  # averages of the parameters, by name; see fmd.training.averages
     window: PyTree  # Window
@@ -49,13 +50,15 @@ def create_state(
     averages: Sequence[str],
     figures: Sequence[str] = (),
     critic: Params | None = None,
+    tuning: Tuning | None = None,
 ) -> TrainState:
     """The state at step 0. Every average gets buffers of its own, so that the state can be donated."""
-    params = network if critic is None else {"network": network, "critic": critic}
+    tuning = Tuning(critic=critic is not None) if tuning is None else tuning
+    params = tuning.begin(network, critic)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(tuning.split(params)[0]),
         ema={name: jax.tree.map(jnp.copy, network) for name in averages},
         window=empty_window(figures),
         skipped=jnp.zeros((), jnp.int32),

@@ -25,6 +25,7 @@ from fmd.randomness import example_keys, step_rng
 from fmd.training import averages
 from fmd.training.augment import Augment
 from fmd.training.state import TIME_BINS, TrainState, Window, empty_window
+from fmd.training.tuning import Tuning
 from fmd.types import Condition, Images, Network, Params, Rng, TypedKey
 
 
@@ -60,7 +61,7 @@ class Recipe:
     tell: Callable[[Rng, Images, Condition], Condition]  # what the network is told, see fmd.telling
     conditions: Plain | None = None
     augment: Augment = Augment()
-    critic: bool = False  # parameters are {"network": ..., "critic": ...}, averages are of the network
+    tuning: Tuning = Tuning()  # which parameters are trained, and where a critic has its own; averages have none
     frozen: Callable[[Params], Network] | None = None  # the frozen teacher of some methods, from its parameters
     stochastic: bool = False  # the model draws random numbers in training
     accumulation: int = 1
@@ -147,11 +148,6 @@ def train_steps(
     return state, jax.tree.map(lambda x: x[-1], reports)
 
 
-def trained(params: Params, recipe: Recipe) -> Params:
-    """The parameters of the network, without those of its critic."""
-    return params["network"] if recipe.critic else params
-
-
 def _network(recipe: Recipe, params: Params, **training: Any) -> ModelNetwork:
     return ModelNetwork(recipe.apply, params, recipe.num_classes, recipe.conditions, **training)
 
@@ -159,14 +155,19 @@ def _network(recipe: Recipe, params: Params, **training: Any) -> ModelNetwork:
 def _gradient(
     params: Params, teacher: Network | None, drawn: PyTree, index: Array, dropout_key: TypedKey, recipe: Recipe
 ) -> tuple[Params, Loss]:
-    """The gradient of the mean loss and the loss of each example, in `recipe.accumulation` parts."""
+    """The gradient of the mean loss and the loss of each example, in `recipe.accumulation` parts.
+
+    The gradient is that of the trained parameters.
+    """
+    params, rest = recipe.tuning.split(params)
 
     def mean_loss(params: Params, part: tuple[PyTree, Array]) -> tuple[Array, Loss]:
-        drawn, index = part
+        params, (drawn, index) = recipe.tuning.join(params, rest), part
         keys = example_keys(dropout_key, index) if recipe.stochastic else None
         training = {"train": True, "dropout_keys": keys}
-        more = {"critic": _network(recipe, params["critic"], **training)} if recipe.critic else {}
-        loss = recipe.method.loss(_network(recipe, trained(params, recipe), **training), drawn, teacher, **more)
+        more = {"critic": _network(recipe, params["critic"], **training)} if recipe.tuning.critic else {}
+        network = _network(recipe, recipe.tuning.network(params), **training)
+        loss = recipe.method.loss(network, drawn, teacher, **more)
         return jnp.mean(loss.value), loss
 
     differentiate = jax.grad(mean_loss, has_aux=True)
@@ -197,9 +198,10 @@ def _add_to_window(state: TrainState, this_step: Window, counts: Bool[Array, ""]
 
 def _apply_gradient(state: TrainState, gradient: Params, good: Bool[Array, ""], recipe: Recipe) -> TrainState:
     """The update; where the loss or the gradient is not finite it is noted, and left out if the recipe says so."""
-    updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    averaged = averages.update(state.ema, trained(params, recipe), recipe.averages, state.step + 1)
+    trained, rest = recipe.tuning.split(state.params)
+    updates, opt_state = recipe.optimizer.update(gradient, state.opt_state, trained)
+    params = recipe.tuning.join(optax.apply_updates(trained, updates), rest)
+    averaged = averages.update(state.ema, recipe.tuning.network(params), recipe.averages, state.step + 1)
     changed = (params, opt_state, averaged)
     skipped = state.skipped
     if recipe.skip_nonfinite:

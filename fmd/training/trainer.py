@@ -33,7 +33,7 @@ from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
 from fmd.training.run import Run
 from fmd.training.state import TrainState, as_edition_1, create_state, from_edition_1
-from fmd.training.step import train_steps, trained
+from fmd.training.step import train_steps
 from fmd.types import Params
 
 # Keys and blocks of the config that a resumed run may change: they do not affect its result. `on_nonfinite` is among
@@ -111,6 +111,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     teacher = origin.teacher_of(config, workdir, info)
     info = info if teacher is None else info.replace(teacher=teacher.digest())
     recipe = recipes.make_recipe(config, model, shape, tells, layout, teacher)
+    tuning = recipe.tuning
     processes.on_main(lambda: claim(workdir, info))
 
     def init_params() -> Params:
@@ -118,13 +119,14 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
 
     def init(network: Params | None = None, critic: Params | None = None) -> TrainState:
         network = init_params() if network is None else network
-        critic = network if recipe.critic and critic is None else critic
+        critic = network if tuning.critic and critic is None else critic
         names = getattr(recipe.method, "logs", ())
-        return create_state(network, recipe.optimizer, tuple(recipe.averages), names, critic)
+        return create_state(network, recipe.optimizer, tuple(recipe.averages), names, critic, tuning)
 
     abstract = jax.eval_shape(init)
     shardings = devices.state_shardings(layout, abstract)
-    logging.info("%s\n%s", config.model.name, parameter_table(trained(abstract.params, recipe)))
+    table = parameter_table(abstract.ema[info.averages[0]], trained=tuning.count(abstract.params))
+    logging.info("%s\n%s", config.model.name, table)
 
     keep = config.checkpoint
     store = Store(
@@ -134,10 +136,10 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     rest = placed.replace(ema={})
     restored = store.restore(placed.ema, rest, as_edition_1(rest))
     source = origin.origin_of(config, workdir)
-    if restored is None and (source is not None or recipe.critic):
+    if restored is None and (source is not None or tuning.critic):
         fresh = jax.device_get(jax.jit(init_params)())
-        network = fresh if source is None else origin.begin_with(source, config, fresh)
-        critic = fit(fresh, teacher.params).params if recipe.critic and teacher is not None else None
+        network = fresh if source is None else origin.begin_with(source, info, fresh, tuning)
+        critic = fit(fresh, teacher.params).params if tuning.critic and teacher is not None else None
         state = jax.jit(init, out_shardings=shardings)(network, critic)
     elif restored is None:
         state = jax.jit(init, out_shardings=shardings)()

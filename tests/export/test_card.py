@@ -253,6 +253,7 @@ def test_the_card_names_no_folder_of_the_machine(provenance, told):
 
 def test_paths_become_names_and_other_text_stays():
     said = {"path": "/a/b c/d", "name": "ns/set:1.0", "deep": {"list": ["~/x", 3, None]}, "rounding": "x / 2"}
+    said |= {"train": {"freeze": ["a/b"]}, "lora": {"train": ["a/b"]}}
     said |= {"init_from": "runs/acme/one", "first": {"teacher": "file:///home/me/two"}, "url": "https://a/b"}
     assert without_folders(said) == {
         "init_from": "one",
@@ -262,4 +263,6 @@ def test_paths_become_names_and_other_text_stays():
         "name": "ns/set:1.0",
         "deep": {"list": ["x", 3, None]},
         "rounding": "x / 2",
+        "train": {"freeze": ["a/b"]},
+        "lora": {"train": ["a/b"]},
     }

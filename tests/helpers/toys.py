@@ -118,13 +118,13 @@ class Lab:
     def init(self):
         params = recipes.init_params(self.model, jax.random.key(0), self.data.image_shape, self.told)
         logs = getattr(self.recipe.method, "logs", ())
-        return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages), logs)
+        return create_state(params, self.recipe.optimizer, tuple(self.recipe.averages), logs, tuning=self.recipe.tuning)
 
     def start(self):
         """The state at step 0, in buffers of its own."""
-        key = repr(
-            (self.config.model, self.config.method, self.config.optimizer, self.config.ema, self.data.image_shape)
-        )
+        config = self.config
+        parts = config.model, config.method, config.optimizer, config.ema, config.lora, config.train.freeze
+        key = repr((*parts, self.data.image_shape))
         if key not in _starts:
             _starts[key] = jax.device_get(jax.jit(self.init)())
         # A computation, because device_put may alias the host's memory, and the state is donated.

@@ -131,6 +131,18 @@ def test_parameters_are_named_after_the_parts():
     assert "label" not in params["params"]
 
 
+def test_tables_are_found_by_kind_with_a_row_per_class():
+    spec = SPEC | {"marks": {"kind": "labels", "num_classes": 5}}
+    tables = conditions.class_tables(spec, 0)
+    assert tables == {"condition_label/": (3, 1), "condition_marks/": (5, 0)}
+    params = network(spec)[0]["params"]
+    for name, (classes, more) in tables.items():
+        table = jax.tree.leaves(params[name.rstrip("/")]["table"])
+        assert [len(leaf) for leaf in table] == [classes + more]
+    assert conditions.class_tables(None, 10) == {"": (10, 1)}
+    assert conditions.class_tables(None, 0) == {}
+
+
 def test_bfloat16_embeddings_keep_float32_parameters():
     module = Vector(8, jnp.bfloat16, 2)
     out, variables = module.init_with_output(jax.random.key(0), parts()["style"])

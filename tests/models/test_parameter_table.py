@@ -22,3 +22,9 @@ def test_counts_and_shapes():
 def test_takes_shapes_instead_of_arrays():
     shapes = {"head": {"kernel": jax.ShapeDtypeStruct((262144, 2), jnp.float32)}}
     assert parameter_table(shapes).splitlines()[-1].split() == ["total", "524,288", "(2.0", "MiB)"]
+
+
+def test_says_how_many_are_trained_where_these_are_not_all():
+    shapes = {"head": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}
+    last = [parameter_table(shapes, trained=trained).splitlines()[-1] for trained in (None, 4, 3)]
+    assert last == ["total   4  (0.0 MiB)", "total   4  (0.0 MiB)", "total   4  (0.0 MiB), 3 trained"]

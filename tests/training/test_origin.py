@@ -75,7 +75,7 @@ def test_a_network_with_a_second_time_goes_on_from_one_without(flow, tmp_path, c
     workdir, weights = flow
     with caplog.at_level("INFO"):
         run, state = train(tmp_path / "run", **JUMPS, init_from=str(workdir))
-    assert "new: step.dense_1.kernel, step.dense_2.kernel" in caplog.text
+    assert "new: step/dense_1/kernel, step/dense_2/kernel" in caplog.text
     x, t, y = jnp.ones((3, 8, 8, 1)), jnp.array([0.0, 0.3, 1.0]), jnp.arange(3)
     flows = recipes.make_model(toys.config(**FLOW), (8, 8, 1), toys.CLASSES)
     expected = flows.apply({"params": weights}, x, t, y)
