@@ -8,13 +8,15 @@ from importlib import metadata
 
 from packaging.version import Version
 
-# Most of the time goes into compiling tiny programs: so in one piece each, by XLA's older emitters (which jaxlib 0.11.1
-# dropped) and with few optimisations, here and in the processes that tests start. To test what users run, set
-# XLA_FLAGS=--xla_force_host_platform_device_count=8 and JAX_DISABLE_MOST_OPTIMIZATIONS=0; the tests of solvers and of
-# several devices always do the latter (`full_compilation`).
+# Most of the time goes into compiling tiny programs: so in one piece each, by XLA's older emitters (less than half the
+# time; jaxlib 0.11.1 renamed the switch) and with few optimisations, here and in processes that tests start. To test
+# what users run, set XLA_FLAGS=--xla_force_host_platform_device_count=8 and JAX_DISABLE_MOST_OPTIMIZATIONS=0; the tests
+# of solvers and of several devices always do the latter (`full_compilation`).
 FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]
 if Version(metadata.version("jaxlib")) < Version("0.11.1"):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+else:
+    FLAGS.append("--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

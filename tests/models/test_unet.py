@@ -1,6 +1,7 @@
 """The UNet: any size, labels and times, compute dtypes, a second time, and the transformations it runs under."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -51,11 +52,11 @@ def test_examples_of_a_batch_do_not_meet():
     np.testing.assert_allclose(alone, apply(params, x, t, y), atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"attention_resolutions": (4, 2)}, {"num_classes": 0}])
-@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 9, 3), (4, 4, 2), (28, 28, 1)])
+@pytest.mark.parametrize(("settings", "shape"), [
+    ({"attention_resolutions": (4, 2)}, SHAPE),
+    *itertools.product(({}, {"num_classes": 0}), (SHAPE, (5, 9, 3), (4, 4, 2), (28, 28, 1))),
+])  # fmt: skip
 def test_any_size_and_channels(settings, shape):
-    if shape != SHAPE:
-        settings = {key: value for key, value in settings.items() if key != "attention_resolutions"}
     model = build_model("unet", {**TINY, **settings})
     x, t, y = batch(shape)
     params = jax.eval_shape(model.init, jax.random.key(0), x, t, y)
