@@ -6,9 +6,12 @@
     python -m fmd.main --mode=eval --checkpoint=runs/mnist_denoise --n_samples=500 --paired=500 --draws=16
 
 The picture has a row for each test image: the noisy one, four draws, the truth. FOLDER holds your own noisy pictures.
-No label is told, so that it is the picture alone that decides. `--config.method.name=regression` trains the same
-network to predict the mean in place of a draw, for comparison. What it costs and reaches on a CPU is in
-experiments/reference; on an accelerator it is not measured yet.
+No label is told, so that it is the picture alone that decides. What it costs and reaches on a CPU is in
+experiments/reference; on an accelerator it is not measured yet. For comparison the same network as a regression, which
+predicts the mean of all that fits in place of a draw:
+
+    python -m fmd.main --config=configs/mnist_denoise.py --config.method.name=regression \\
+        --config.path.times.name=uniform --workdir=runs/mnist_denoise_mean
 """
 
 import runpy
