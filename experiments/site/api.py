@@ -2,7 +2,9 @@
 
 import ast
 import html
+import itertools
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,14 +72,18 @@ def _arguments(args: ast.arguments) -> Iterator[str]:
 def prose(docstring: str | None) -> str:
     """A docstring as HTML: paragraphs, and what is set in columns as it stands."""
     made = []
-    for block in re.split(r"\n\s*\n", docstring or ""):
-        text = html.escape(block, quote=False)
-        text = PAPER.sub(r'<a href="https://arxiv.org/abs/\1">\1</a>', text)
-        if any(line.startswith(" ") or re.search(r"\S {3,}\S", line) for line in block.splitlines()):
-            made.append(f'<pre class="text">{text}</pre>')
-        elif block.strip():
-            made.append("<p>" + re.sub(r"`([^`]+)`", r"<code>\1</code>", " ".join(text.split("\n"))) + "</p>")
-    return "\n\n".join(made)
+    for columns, blocks in itertools.groupby(re.split(r"\n\s*\n", docstring or ""), _in_columns):
+        for block in [textwrap.dedent("\n\n".join(blocks))] if columns else blocks:
+            text = PAPER.sub(r'<a href="https://arxiv.org/abs/\1">\1</a>', html.escape(block, quote=False))
+            if columns:
+                made.append(f'<pre class="text">{text}</pre>')
+            else:
+                made.append("<p>" + re.sub(r"`([^`]+)`", r"<code>\1</code>", " ".join(text.split())) + "</p>")
+    return "\n\n".join(made) if docstring else ""
+
+
+def _in_columns(block: str) -> bool:
+    return any(line.startswith(" ") or re.search(r"\S {3,}\S", line) for line in block.splitlines())
 
 
 def configuration() -> str:
@@ -102,8 +108,8 @@ def _keys(node: ast.ClassDef, lines: list[str]) -> Iterator[str]:
             continue
         comment = re.sub(r"^type: ignore\[[\w-]*\]\s*#?", "", lines[field.lineno - 1].partition("  # ")[2]).strip()
         default = "{}" if block else ast.unparse(field.value) if field.value else ""
-        cells = (f"`{where}{ast.unparse(field.target)}`", f"`{ast.unparse(field.annotation)}`", f"`{default}`", comment)
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        cells = [f"`{text}`" for text in (where + ast.unparse(field.target), ast.unparse(field.annotation), default)]
+        yield "| " + " | ".join([*cells, comment.replace("|", "\\|").replace("{", "&#123;")]) + " |"
 
 
 def _flags() -> Iterator[str]:

@@ -122,9 +122,10 @@ def overview(docs: Path) -> str:
     lines = ["# fmd", "", "> Flow matching for images in JAX: train, sample, judge and export image generators.", ""]
     for page in sorted(docs.rglob("*.md"), key=lambda path: (path.parent != docs, path)):
         title, _, body = page.read_text().lstrip().partition("\n")
-        paragraphs = (re.sub(r"<[^>]+>", "", part).strip() for part in re.split(r"\n\s*\n", body))
-        first = next((part for part in paragraphs if part and part[0] not in "#|!`["), "")
-        sentence = re.split(r"(?<=[.:]) ", " ".join(first.split()))[0]
+        body = re.sub(r"^```.*?^```$|^    .*$|<[^>]+>", "", body, flags=re.DOTALL | re.MULTILINE)
+        paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", body))
+        first = next((part for part in paragraphs if part and not re.match(r"[#|!-]|\[Open", part)), "")
+        sentence = re.split(r"(?<=\.) (?=[A-Z])", first)[0]
         lines.append(f"- [{title.strip('# ')}]({page.relative_to(docs)}): {sentence}")
     return "\n".join(lines) + "\n"
 
