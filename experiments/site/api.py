@@ -49,7 +49,9 @@ def signature(node: Documented) -> str:
         line = f"def {node.name}({ast.unparse(node.args)}){returns}"
         if len(line) <= 100:
             return line
-        return line.replace(f"({ast.unparse(node.args)})", "(\n    " + ",\n    ".join(_arguments(node.args)) + ",\n)", 1)
+        return line.replace(
+            f"({ast.unparse(node.args)})", "(\n    " + ",\n    ".join(_arguments(node.args)) + ",\n)", 1
+        )
     bases = ", ".join(map(ast.unparse, node.bases))
     fields = [f"    {ast.unparse(field)}" for field in node.body if isinstance(field, ast.AnnAssign)]
     return "\n".join([f"class {node.name}" + (f"({bases})" if bases else ""), *fields])
@@ -88,7 +90,11 @@ def _in_columns(block: str) -> bool:
 
 def configuration() -> str:
     """The page of all keys of a config and all flags, with types, defaults and what they mean."""
-    text = ["# All keys and flags", "A config sets keys, `--config.KEY=value` sets them on the command line.", "## Keys"]
+    text = [
+        "# All keys and flags",
+        "A config sets keys, `--config.KEY=value` sets them on the command line.",
+        "## Keys",
+    ]
     source = (ROOT / "fmd" / "config.py").read_text()
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef):

@@ -1,9 +1,12 @@
 """Regression: the image from its condition in one evaluation, the baseline of paired tasks.
 
-    loss = |D(y) - x1|^2,      D(y) = network(x = 0, t = 0, y)
+    loss = |D(y) - x1|^2,      D(y) = network(x = 1, t = 0, y)
 
 The least loss has the posterior mean D(y) = E[x1 | y]: the best image by squared error, with the detail that y does not
 decide averaged away. Exact draws from p(x1 | y), which `bridge` learns to make, are sharper and have twice its error.
+
+The network sees a constant that is not 0. From zeros no gradient would pass: its last layer and the planes of an image
+that it is told begin as zeros themselves.
 """
 
 from dataclasses import dataclass
@@ -30,7 +33,7 @@ class Regression:
     no_field = "it predicts the mean of the images in one evaluation"
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
-        """Whose condition is not told; x0 and t are the zeros that the network sees."""
+        """Whose condition is not told; neither x0 nor t says anything."""
         untold = rng.uniform("label_dropout") < self.label_dropout
         return Drawn(jnp.zeros_like(x1), x1, y, jnp.zeros_like(untold, jnp.float32), untold)
 
@@ -61,4 +64,4 @@ class Regression:
 
 def predict(network: Network, like: Images, y: Condition) -> Images:
     """The image of each condition, [B, H, W, C] as `like`."""
-    return network(jnp.zeros_like(like), jnp.zeros(like.shape[0]), y)
+    return network(jnp.ones_like(like), jnp.zeros(like.shape[0]), y)

@@ -7,16 +7,19 @@ import pytest
 
 from fmd import methods
 from fmd.config import Settings, resolve
+from fmd.models.network import ModelNetwork
+from fmd.models.registry import build_model
 from fmd.randomness import step_rng
 from tests.helpers.networks import Answering
 
 A, B, C = 0.5, 0.2, 0.4
+SMALL = {"base_channels": 8, "channel_multipliers": (1,), "num_res_blocks": 1, "embedding_dim": 8}
 
 
 def mean_of(x, t, y, r):
-    """E[x1 | y] of x1 = A y + B + C n, wrong where x or t is not 0; label 4 is untold."""
+    """E[x1 | y] of x1 = A y + B + C n, wrong where x is not 1 or t not 0; label 4 is untold."""
     mean = jnp.where(y == 4, 7.0, A * y + B).reshape(-1, 1, 1, 1)
-    return mean + x + t.reshape(-1, 1, 1, 1)
+    return mean + x - 1 + t.reshape(-1, 1, 1, 1)
 
 
 def test_the_mean_costs_the_variance_that_the_condition_leaves():
@@ -25,7 +28,7 @@ def test_the_mean_costs_the_variance_that_the_condition_leaves():
     x1 = A * y.reshape(-1, 1, 1, 1) + B + C * jax.random.normal(jax.random.key(0), (count, 1, 1, 1))
     drawn = method.draw(step_rng(0, jnp.int32(3), jnp.arange(count), count), x1, y)
     assert float(drawn.untold.mean()) == pytest.approx(0.25, abs=0.01)
-    loss = method.loss(Answering(mean_of), drawn._replace(x0=jnp.ones_like(x1), t=jnp.ones(count)))
+    loss = method.loss(Answering(mean_of), drawn._replace(x0=jnp.full_like(x1, 5), t=jnp.ones(count)))
     assert float(loss.value[~drawn.untold].mean()) == pytest.approx(C**2, rel=0.02)
     assert float(loss.value[drawn.untold].min()) > 9
     assert not loss.t.any()
@@ -39,6 +42,24 @@ def test_a_sample_is_the_prediction_in_one_evaluation():
     assert found.success.all()
     broken = Answering(lambda x, t, y, r: jnp.where(y == 1, jnp.nan, 0.0).reshape(-1, 1, 1, 1))
     assert methods.get("regression").sample(broken, noise, y, Settings()).success.tolist() == [True, False, True]
+
+
+def test_a_network_that_begins_with_zeros_learns_from_its_image():
+    """Its last layer and the planes of the image begin at zero: the one learns first, and lets the other learn."""
+    spec = {"low": {"kind": "image", "height": 4, "width": 4, "channels": 1}}
+    model = build_model("unet", {**SMALL, "num_classes": 0}, conditions=spec)
+    x1, method = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), methods.get("regression", label_dropout=0.0)
+    y = {"low": x1[:, ::2, ::2]}
+    drawn = method.draw(step_rng(0, jnp.int32(0), jnp.arange(4), 4), x1, y)
+    params = model.init(jax.random.key(1), x1, jnp.zeros(4), y)["params"]
+
+    def loss(params):
+        return method.loss(ModelNetwork(model.apply, params, 0, spec), drawn).value.mean()
+
+    for _ in range(3):
+        gradient = jax.jit(jax.grad(loss))(params)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+    assert jnp.abs(gradient["conv_condition"]["kernel"]).max() > 1e-5
 
 
 @pytest.mark.parametrize(
