@@ -55,7 +55,8 @@ def test_more_than_labels_is_told_as_real_images_have_it(dataset, settings, tmp_
         """A sampler that notes what it is told."""
 
         def __init__(self):
-            self.info, self.params = judged.make_info(), {}
+            spec = {"label": {"kind": "label", "num_classes": 4}, "style": {"kind": "vector", "size": 2}}
+            self.info, self.params = judged.make_info().replace(conditions=spec), {}
 
         def sample(self, y, key, settings, *, batch_size):
             seen.append(y)

@@ -235,8 +235,12 @@ def test_a_run_begins_with_the_rows_of_other_classes(trained, classes, caplog):
 )
 def test_wrong_keys_are_one_line(overrides, message):
     with pytest.raises(ValueError, match=message) as caught:
-        recipes.make_recipe(toys.config(**overrides), TOY, (8, 8, 1))
+        recipe_of(toys.config(**overrides))
     assert "\n" not in str(caught.value)
+
+
+def recipe_of(config):
+    return recipes.make_recipe(config, TOY, (8, 8, 1), recipes.telling_of(config, toys.dataset()))
 
 
 TOY = recipes.make_model(toys.config(), (8, 8, 1), toys.CLASSES)
