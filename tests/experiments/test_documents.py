@@ -1,0 +1,91 @@
+"""README and the pages of the site: their Python runs, what they name exists, and the site builds."""
+
+import importlib.util
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fmd.main
+from fmd import commands, config
+from tests.helpers import toys
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+SITE = ROOT / "experiments" / "site"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"(?<![\w/.~-])(?:fmd|configs|experiments|tests|\.github)/[\w./]*\w")
+KEYS = {*config.DEFAULTS, *config.BLOCKS}
+# Flags of other programs than fmd's: gcloud, srun, docker, and scripts of experiments.
+OTHERS = {"worker", "command", "nodes", "ntasks", "gpus", "weights", "out", "xla_gpu_enable_latency_hiding_scheduler"}
+
+pages = pytest.mark.parametrize("path", [README, *sorted((SITE / "pages").glob("*.md"))], ids=lambda path: path.name)
+
+
+def test_the_readme_is_short_and_begins_with_its_two_commands():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    assert BLOCK.sub("", text).split("```\n")[1].splitlines() == [
+        "pip install -e . && python -m fmd.main --config=configs/mnist_cfg_strong.py",
+        "pip install -e '.[test]' && python -m pytest",
+    ]
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    """Its own parts train the run that it then samples from."""
+    blocks = BLOCK.findall(README.read_text())
+    (sample,) = (block for block in blocks if "fmd.load(" in block)
+    (tmp_path / "readme_parts.py").write_text("\n".join(block for block in blocks if block is not sample))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = toys.config(
+        imports=["tests.helpers.toys", "readme_parts"], data={"source": "digits"}, model={"name": "tiny"},
+        method={"name": "late"}, sample={"guidance": {"name": "growing", "weight": 2.0}, "steps": 2},
+        train={"num_steps": 4}, log={"samples_every": 0, "eval_every": 0, "every": 4}, parallel={"mode": "jit"},
+    )  # fmt: skip
+    assert commands.train_config(settings, tmp_path / "runs" / "mnist_cfg_strong").finished
+    (tmp_path / "sample.py").write_text(sample)
+    made = runpy.run_path("sample.py")
+    assert made["images"].shape == (5, 8, 8, 1)
+    assert (tmp_path / "digits.png").exists()
+
+
+@pytest.mark.parametrize("name", ["mathematics.md"])
+def test_the_python_of_a_page_runs(name):
+    for block in BLOCK.findall((SITE / "pages" / name).read_text()):
+        exec(compile(block, name, "exec"), {})
+
+
+@pages
+def test_files_and_links_exist(path):
+    text = path.read_text()
+    assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
+    if path == README:
+        links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+        assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pages
+def test_flags_and_keys_exist(path):
+    text = path.read_text()
+    flags = set(re.findall(r"(?<!\S)[`\"]?--([a-z_]+)", text)) - OTHERS - {"config"}
+    assert sorted(flags - set(fmd.main.FLAGS)) == []
+    keys = re.findall(r"--config\.([a-z][\w.]*[a-z0-9])", text)
+    assert [key for key in keys if not any(key.startswith((known + ".", known + "=")) or key == known
+                                           for known in KEYS | {"data.params", "first", "on_cpu"})] == []  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_needs_no_network(tmp_path):
+    lacking = [name for name in ("mkdocs", "material", "latex2mathml") if importlib.util.find_spec(name) is None]
+    if lacking:
+        pytest.skip(f"{lacking[0]} is not installed: pip install -e '.[site]'")
+    subprocess.run([sys.executable, SITE / "build.py", f"--out={tmp_path / 'site'}"], check=True, timeout=300)
+    html = "".join(page.read_text() for page in (tmp_path / "site").rglob("*.html"))
+    assert re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="https?://[^"]*"', html) == []
+    assert "<math" in html
+    assert (tmp_path / "site" / "llms.txt").read_text().startswith("# fmd\n")
+    assert (tmp_path / "site" / "extending.md").read_text().count("@") >= 10  # the files of tests/extending stand there
