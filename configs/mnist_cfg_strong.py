@@ -3,7 +3,7 @@
     python -m fmd.main --config=configs/mnist_cfg_strong.py
 
 On one modern accelerator: meant for about five minutes; not measured yet. On a CPU the `on_cpu` block is used instead;
-what that costs and reaches is in the README.
+what that costs and reaches is in experiments/reference.
 """
 
 from ml_collections import ConfigDict

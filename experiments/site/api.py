@@ -47,11 +47,8 @@ def signature(node: Documented) -> str:
     if isinstance(node, ast.FunctionDef):
         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
         line = f"def {node.name}({ast.unparse(node.args)}){returns}"
-        if len(line) <= 100:
-            return line
-        return line.replace(
-            f"({ast.unparse(node.args)})", "(\n    " + ",\n    ".join(_arguments(node.args)) + ",\n)", 1
-        )
+        rows = "".join(f"    {argument},\n" for argument in _arguments(node.args))
+        return line if len(line) <= 100 else f"def {node.name}(\n{rows}){returns}"
     bases = ", ".join(map(ast.unparse, node.bases))
     fields = [f"    {ast.unparse(field)}" for field in node.body if isinstance(field, ast.AnnAssign)]
     return "\n".join([f"class {node.name}" + (f"({bases})" if bases else ""), *fields])
@@ -90,11 +87,7 @@ def _in_columns(block: str) -> bool:
 
 def configuration() -> str:
     """The page of all keys of a config and all flags, with types, defaults and what they mean."""
-    text = [
-        "# All keys and flags",
-        "A config sets keys, `--config.KEY=value` sets them on the command line.",
-        "## Keys",
-    ]
+    text = ["# All keys and flags", "A config sets keys, `--config.KEY=value` a key on the command line.", "## Keys"]
     source = (ROOT / "fmd" / "config.py").read_text()
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef):

@@ -2,6 +2,7 @@
 
     pip install -e '.[site]'
     python experiments/site/build.py --out=site
+    python -m http.server --directory=site          # or open site/index.html; only search needs a server
 
 Pages lie in `pages/`. A line `--8<-- "PATH"` stands for a file of the repository, so that the code shown is the code
 tested. Reports of experiments, notebooks, docstrings, keys and flags become pages of their own. `llms.txt` lists all
