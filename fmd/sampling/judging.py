@@ -172,7 +172,7 @@ def residuals(
     key: TypedKey | None = None,
     *,
     times: tuple[Number, ...] = anomaly.TIMES,
-    draws: int = 4,
+    draws: int = anomaly.DRAWS,
     batch_size: int = 100,
     params: Params | None = None,
     quiet: bool = True,
