@@ -89,7 +89,7 @@ def quality(figures: Figures) -> str:
 def recipe(config: dict[str, object]) -> str:
     """The part of a config that makes the model, as a table."""
     chosen = {"seed": config["seed"], **{block: config[block] for block in RECIPE}}
-    return table(("key", "value"), [(key, short(value)) for key, value in flatten(chosen)])
+    return table(("key", "value"), [(key, short(value)) for key, value in flatten(chosen) if value != {}])
 
 
 def inputs(info: RunInfo) -> str:

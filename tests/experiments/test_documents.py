@@ -42,7 +42,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     settings = toys.config(
-        imports=["tests.helpers.toys", "readme_parts"], data={"source": "digits"}, model={"name": "tiny"},
+        imports=["tests.helpers.toys", "readme_parts"], data={"source": "digits"}, model={"name": "two_layers"},
         method={"name": "late"}, sample={"guidance": {"name": "growing", "weight": 2.0}, "steps": 2},
         train={"num_steps": 4}, log={"samples_every": 0, "eval_every": 0, "every": 4}, parallel={"mode": "jit"},
     )  # fmt: skip
