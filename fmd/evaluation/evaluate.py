@@ -91,6 +91,8 @@ def evaluate(
     """
     if request.likelihood_examples:
         flow_of(sampler, "bits per dimension")  # refused now, not after the samples
+    if request.paired_examples:
+        paired.check(sampler)
     result = judge_samples(sampler, dataset, request, settings, folder=folder, quiet=quiet)
     figures = result["figures"]
     count = min(VALIDATION_EXAMPLES, len(dataset.test))

@@ -19,6 +19,12 @@ from fmd.sampling.sampler import Sampler
 WINDOW = 11  # pixels of SSIM's Gaussian window, as in its paper
 
 
+def check(sampler: Sampler) -> None:
+    """Raises ValueError for a model that is told no image."""
+    if not told_an_image(sampler.info):
+        raise ValueError("--paired compares with the image behind a condition; this model is told no image")
+
+
 def measure(
     sampler: Sampler,
     dataset: ImageDataset,
@@ -34,11 +40,8 @@ def measure(
     Of single draws, of their mean (near the mean of all images that fit the condition), and of the condition itself
     enlarged by a bicubic: PSNR in dB, SSIM, and the share that the data set's classifier reads right, where there is
     one. `spread` is the deviation of the draws in grey levels, `coverage` as in `fmd.evaluation.restored`.
-
-    Raises ValueError for a model that is told no image.
     """
-    if not told_an_image(sampler.info):
-        raise ValueError("--paired compares with the image behind a condition; this model is told no image")
+    check(sampler)
     asked = of_test_images(sampler.info, dataset, examples)
     drawn = draw(sampler, asked, stream(seed, "eval"), settings, draws=draws, quiet=quiet)
     assert asked.truth is not None

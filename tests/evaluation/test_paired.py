@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fmd.devices import make_layout
-from fmd.evaluation import paired
+from fmd.evaluation import evaluate, paired
 from fmd.pictures.grids import as_image
 from fmd.sampling import asked as asking
 from fmd.sampling import checks
@@ -89,6 +89,14 @@ def test_draws_are_compared_with_the_truth(sampler, dataset):
     assert found["ssim_of_draw"] is None  # eight pixels are fewer than its window
     grid = asking.picture(sampler.info, asked, drawn.images, draws=3, scale=1)
     assert grid.shape[1] == 5 * 10 + 2
+
+
+def test_a_model_that_is_told_no_image_is_refused_before_it_draws(dataset, tmp_path):
+    sampler = judged.make_sampler(layout=make_layout("jit"))
+    request = evaluate.Request(n_samples=40, paired_examples=2)
+    with pytest.raises(ValueError, match="this model is told no image"):
+        evaluate.evaluate(sampler, dataset, request, sampler.settings, folder=tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_similarity_is_that_of_the_paper():
