@@ -27,6 +27,7 @@ import api  # noqa: E402
 EXPERIMENTS = ROOT / "experiments"
 REPORTS = {  # pages that are reports of experiments, with the pictures that they show
     "reference.md": EXPERIMENTS / "reference" / "README.md",
+    "image_to_image.md": EXPERIMENTS / "reference" / "conditions.md",
     "restoration.md": EXPERIMENTS / "reference" / "restoration.md",
     "reliability.md": EXPERIMENTS / "reliability" / "README.md",
     "speed_notes.md": EXPERIMENTS / "benchmarks" / "NOTES.md",
