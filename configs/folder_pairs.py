@@ -25,36 +25,13 @@ Guidance. A tenth of the inputs is not told in training, so that `--weight=1.5` 
 follows it as the data do. Images are not mirrored (`flip`): their inputs would not be. Not run at full size yet.
 """
 
+import runpy
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 0
+    config: ConfigDict = runpy.run_path(str(Path(__file__).with_name("folder.py")))["get_config"]()
     config.data = {"source": "pairs", "params": {"path": "pairs", "image_size": 64, "channels": 3}, "flip": False}
-
-    # The network of configs/folder.py: 64 pixels as 32x32 patches of 2x2, then 16 and 8 with attention.
-    config.model = {"name": "unet", "base_channels": 96, "channel_multipliers": (1, 2, 2), "num_res_blocks": 2,
-                    "patch_size": 2, "attention_resolutions": (8,), "dropout": 0.1,
-                    "dtype": "bfloat16"}  # fmt: skip
-    # Larger images stay legible under more noise: times are shifted towards it (arXiv 2403.03206).
-    config.path = {"times": {"name": "logit_normal", "stratified": True, "shift": 1.5}}
-
-    config.train = {"num_steps": 50_000, "batch_size": 128, "label_dropout": 0.1}
-    config.optimizer = {"learning_rate": 3e-4, "warmup_steps": 1000, "decay": "cosine"}
-    config.ema = {"decays": (0.9995,)}
-    config.sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "midpoint", "steps": 20}
-    config.checkpoint = {"every": 2500}
-    config.log = {"every": 50, "eval_every": 2500, "samples_every": 2500}
-
-    config.on_cpu = {
-        "data": {"params": {"image_size": 32}},
-        "model": {"base_channels": 32, "channel_multipliers": (1, 2), "num_res_blocks": 1, "attention_resolutions": (),
-                  "dropout": 0.0, "dtype": "float32"},
-        "train": {"num_steps": 2000, "batch_size": 32},
-        "optimizer": {"learning_rate": 1e-3, "warmup_steps": 100},
-        "ema": {"decays": (0.99,)},
-        "checkpoint": {"every": 500},
-        "log": {"eval_every": 500, "eval_examples": 256, "samples_every": 500},
-    }  # fmt: skip
     return config

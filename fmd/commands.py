@@ -23,7 +23,7 @@ from fmd.pictures.grids import image_grid, save_png
 from fmd.randomness import key
 from fmd.registry import import_modules
 from fmd.run_info import RunInfo
-from fmd.sampling import asked as asking
+from fmd.sampling import inputs
 from fmd.sampling import sampler as samplers
 from fmd.telling import rows_like, tell_rows
 from fmd.training import callbacks, origin, trainer
@@ -98,7 +98,7 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
         return save_samples(outfile, drawn, asked, draws, settings, sampler.info, overwrite=parsed.overwrite)
 
     try:
-        drawn = asking.draw(sampler, asked, key(parsed.seed), settings, draws=draws)
+        drawn = inputs.draw(sampler, asked, key(parsed.seed), settings, draws=draws)
     except devices.Interrupted as interrupt:
         if interrupt.finished is None:
             raise
@@ -115,7 +115,7 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     )
 
 
-def _asked(parsed: flags.FlagValues, overrides: Overrides, info: RunInfo) -> tuple[asking.Asked, int]:
+def _asked(parsed: flags.FlagValues, overrides: Overrides, info: RunInfo) -> tuple[inputs.Inputs, int]:
     """The conditions to sample, and how many images for each."""
 
     def labels(count: int) -> np.ndarray:
@@ -124,28 +124,28 @@ def _asked(parsed: flags.FlagValues, overrides: Overrides, info: RunInfo) -> tup
     def test() -> data.ImageDataset:
         return load_data(info.config, overrides, trust=parsed.trust)
 
-    if asking.told_an_image(info):
+    if inputs.told_an_image(info):
         count, given = parsed.n_samples or N_PAIRED, None if parsed.label is None else labels
         if parsed.condition is not None:
-            return asking.of_conditions(info, expand(parsed.condition), count, given), parsed.draws
+            return inputs.of_conditions(info, expand(parsed.condition), count, given), parsed.draws
         if parsed.images is not None:
-            return asking.of_images(info, expand(parsed.images), count, given), parsed.draws
-        return asking.of_test_images(info, test(), count, given), parsed.draws
+            return inputs.of_images(info, expand(parsed.images), count, given), parsed.draws
+        return inputs.of_test_images(info, test(), count, given), parsed.draws
     for name in ("images", "condition", "draws"):
         if parsed[name].present:
             raise ValueError(f"--{name} has no effect here: this model is told no image; leave it out")
     found = labels(parsed.n_samples or N_SAMPLES)
     if info.conditions is not None:
         split = test().test
-        return asking.Asked(tell_rows(info, split, rows_like(split, found), found), found), 1
+        return inputs.Inputs(tell_rows(info, split, rows_like(split, found), found), found), 1
     refuse_data(overrides, "this model is told labels alone, and sampling reads no data")
-    return asking.Asked(found, found), 1
+    return inputs.Inputs(found, found), 1
 
 
 def save_samples(
     outfile: Path,
     drawn: samplers.Samples,
-    asked: asking.Asked,
+    asked: inputs.Inputs,
     draws: int,
     settings: Settings,
     info: RunInfo,
@@ -161,8 +161,8 @@ def save_samples(
         labels = np.repeat(asked.labels, draws)[:count]
         with atomic_path(outfile, overwrite=overwrite) as temporary, open(temporary, "wb") as handle:
             np.savez_compressed(handle, images=drawn.images, labels=labels)
-    elif asking.told_an_image(info):
-        picture = asking.picture(info, asked, drawn.images, draws=draws, scale=scale)
+    elif inputs.told_an_image(info):
+        picture = inputs.picture(info, asked, drawn.images, draws=draws, scale=scale)
         save_png(outfile, picture, overwrite=overwrite)
     else:
         save_png(outfile, image_grid(drawn.images, scale=scale), overwrite=overwrite)
@@ -234,7 +234,7 @@ def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
         test = load_data(sampler.info.config, trust=parsed.trust).test
         images = test.take(np.arange(min(count, len(test)))).images
     else:
-        images, _ = asking.read_images(expand(parsed.images), count, sampler.image_shape)
+        images, _ = inputs.read_images(expand(parsed.images), count, sampler.image_shape)
     labels = None if parsed.label is None else parse_labels(parsed.label, len(images), sampler.info)
     done = restored.measure_and_restore(
         sampler,

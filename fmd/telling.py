@@ -44,13 +44,11 @@ class Derived:
 class Telling:
     """From an example of a data set to the condition that the network is told.
 
-    given     the spec of the data set's own condition; None for labels alone
     spec      of the condition that the network is told; None for labels alone
     derived   the parts made of the image, by name
     dropout   how often each part alone is not told in training, by name
     """
 
-    given: Plain | None
     spec: Plain | None
     num_classes: int
     derived: Mapping[str, Derived]
@@ -83,7 +81,7 @@ class Telling:
 
 
 def telling(config: Config, image_shape: Shape, num_classes: int, given: Plain | None) -> Telling:
-    """What a config tells its network of examples like these.
+    """From examples like these to the condition that a config tells its network.
 
     Args:
         config: of the run.
@@ -114,7 +112,7 @@ def telling(config: Config, image_shape: Shape, num_classes: int, given: Plain |
     parts = chosen if told is not None else {"label": None}
     if unknown := sorted(dropout.keys() - parts.keys()):
         raise ValueError(f"config.train.part_dropout names {', '.join(unknown)}; the parts are {', '.join(parts)}")
-    return Telling(given, told, num_classes, derived, dropout)
+    return Telling(told, num_classes, derived, dropout)
 
 
 def _derived(key: str, block: object, image_shape: Shape) -> Derived:
@@ -128,7 +126,7 @@ def _derived(key: str, block: object, image_shape: Shape) -> Derived:
 
 
 def telling_of(info: RunInfo, y: Condition) -> Telling:
-    """What the network of a run is told of examples whose condition is like `y`."""
+    """The same for the network of a run, from examples whose condition is like `y`."""
     own = {name: part for name, part in (info.conditions or {}).items() if name not in info.config.data.derive}
     return telling(info.config, info.image_shape, info.num_classes, own if isinstance(y, Mapping) else None)
 

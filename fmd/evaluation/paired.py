@@ -13,7 +13,7 @@ from fmd.evaluation import features
 from fmd.evaluation.figures import knows_classes
 from fmd.evaluation.restored import Restored, psnr
 from fmd.randomness import stream
-from fmd.sampling.asked import draw, enlarged, of_test_images, told_an_image
+from fmd.sampling.inputs import draw, enlarged, of_test_images, told_an_image
 from fmd.sampling.sampler import Sampler
 
 WINDOW = 11  # pixels of SSIM's Gaussian window, as in its paper

@@ -38,8 +38,8 @@ def make_model(config: Config, image_shape: tuple[int, int, int], num_classes: i
     return model
 
 
-def telling_of(config: Config, dataset: ImageDataset) -> Telling:
-    """What a config tells its network of the examples of a data set."""
+def make_telling(config: Config, dataset: ImageDataset) -> Telling:
+    """From examples of a data set to the condition that a config tells its network."""
     return telling(config, dataset.image_shape, dataset.num_classes, dataset.conditions)
 
 
@@ -114,6 +114,6 @@ def make_info(config: Config, dataset: ImageDataset) -> RunInfo:
         provenance=dataset.provenance,
         class_names=dataset.class_names,
         empty_classes=tuple(np.flatnonzero(counts == 0).tolist()) or None,
-        conditions=telling_of(config, dataset).spec,
+        conditions=make_telling(config, dataset).spec,
         data_digest=dataset.digest(),
     )

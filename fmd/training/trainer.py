@@ -104,7 +104,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     layout = devices.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
     layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
     shape = dataset.image_shape
-    tells = recipes.telling_of(config, dataset)
+    tells = recipes.make_telling(config, dataset)
     told = tells.spec
     model = recipes.make_model(config, shape, dataset.num_classes, told)
     info = recipes.make_info(config, dataset)

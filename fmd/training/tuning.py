@@ -93,7 +93,7 @@ class Tuning:
         return own if self.low_rank is None else self.low_rank.merged(own)
 
     def split(self, params: Params) -> tuple[Params, Params]:
-        """What is trained and what is not, two trees with None in the places of the other."""
+        """The trained and the fixed parameters, two trees with None in the places of the other."""
         prefix = "network/" * self.critic + "base/" * (self.low_rank is not None)
         fixed = {prefix + name for name in self.fixed}
         leaves, structure = jax.tree.flatten(params)

@@ -10,7 +10,6 @@ import time
 
 import numpy as np
 import pytest
-from absl import logging
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
@@ -25,14 +24,6 @@ def cache(monkeypatch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("FMD_DATA_DIR", str(folder))
     return folder
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    for level in ("info", "warning"):
-        monkeypatch.setattr(logging, level, lambda message, *values: lines.append(message % values))
-    return lines
 
 
 def test_exif_turns_the_image_upright(tmp_path):

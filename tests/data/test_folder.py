@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from absl import logging
 from PIL import Image
 
 from fmd import arguments, commands
@@ -19,19 +18,7 @@ from fmd.sampling import sampler
 from tests.helpers import toys
 from tests.helpers.pictures import paint, paint_classes
 
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    for level in ("info", "warning"):
-        monkeypatch.setattr(logging, level, lambda message, *values: lines.append(message % values))
-    return lines
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_classes_are_the_sorted_sub_folders(tmp_path):

@@ -5,7 +5,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from absl import logging
 
 from fmd import commands
 from fmd import config as configs
@@ -14,18 +13,7 @@ from fmd.sampling import sampler
 from tests.helpers import toys
 from tests.helpers.pictures import paint
 
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    for level in ("info", "warning"):
-        monkeypatch.setattr(logging, level, lambda message, *values: lines.append(message % values))
-    return lines
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def paint_pairs(root, numbers, target="target/{}.png", inputs="input/{}.png", size=(6, 6)):

@@ -4,24 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from absl import logging
 
 from fmd.data import load
 from tests.helpers.pictures import paint
 
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("FMD_DATA_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    for level in ("info", "warning"):
-        monkeypatch.setattr(logging, level, lambda message, *values: lines.append(message % values))
-    return lines
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def row(k, folder=""):

@@ -9,8 +9,7 @@ import pytest
 from fmd.devices import make_layout
 from fmd.evaluation import evaluate, paired
 from fmd.pictures.grids import as_image
-from fmd.sampling import asked as asking
-from fmd.sampling import checks
+from fmd.sampling import checks, inputs
 from tests.helpers import judged, toys
 
 LOW = {"name": "block_average", "factor": 2}
@@ -36,7 +35,7 @@ def dataset():
 
 
 def test_the_condition_of_a_test_image_is_made_of_it(sampler, dataset):
-    asked = asking.of_test_images(sampler.info, dataset, COUNT)
+    asked = inputs.of_test_images(sampler.info, dataset, COUNT)
     means = asked.truth.reshape(COUNT, 4, 2, 4, 2, 1).astype(np.float32).mean(axis=(2, 4)) / 127.5 - 1
     np.testing.assert_allclose(asked.y["low"], means, atol=1e-6)
     assert asked.y.keys() == {"low"}
@@ -50,19 +49,19 @@ def _rows(asked, dataset):
 def test_images_and_conditions_of_ones_own(sampler, dataset, tmp_path):
     images = dataset.test.images[:3]
     np.savez(tmp_path / "images.npz", images=images)
-    made = asking.of_images(sampler.info, tmp_path / "images.npz", 2)
+    made = inputs.of_images(sampler.info, tmp_path / "images.npz", 2)
     assert len(made) == 2
     np.testing.assert_array_equal(made.truth, images[:2])
     np.savez(tmp_path / "low.npz", low=made.y["low"])
-    given = asking.of_conditions(sampler.info, tmp_path / "low.npz", 5)
+    given = inputs.of_conditions(sampler.info, tmp_path / "low.npz", 5)
     assert given.truth is None
     np.testing.assert_array_equal(given.y["low"], made.y["low"])
     for i in range(3):
         as_image(images[i, :4, :4]).save(tmp_path / f"{i}.png")
-    folder = asking.of_conditions(sampler.info, tmp_path, 3)
+    folder = inputs.of_conditions(sampler.info, tmp_path, 3)
     np.testing.assert_array_equal(folder.y["low"], images[:, :4, :4])
     with pytest.raises(ValueError, match="has no array 'low'; the model is told low"):
-        asking.of_conditions(sampler.info, tmp_path / "images.npz", 5)
+        inputs.of_conditions(sampler.info, tmp_path / "images.npz", 5)
 
 
 def test_a_label_is_told_only_to_who_hears_it(sampler, dataset):
@@ -70,24 +69,24 @@ def test_a_label_is_told_only_to_who_hears_it(sampler, dataset):
         return np.full(count, 3, np.int32)
 
     with pytest.raises(ValueError, match="this model is not told a label"):
-        asking.of_test_images(sampler.info, dataset, COUNT, threes)
+        inputs.of_test_images(sampler.info, dataset, COUNT, threes)
     both = make_sampler()
-    np.testing.assert_array_equal(asking.of_test_images(both.info, dataset, COUNT, threes).y["label"], [3] * COUNT)
-    own = asking.of_test_images(both.info, dataset, COUNT)
+    np.testing.assert_array_equal(inputs.of_test_images(both.info, dataset, COUNT, threes).y["label"], [3] * COUNT)
+    own = inputs.of_test_images(both.info, dataset, COUNT)
     np.testing.assert_array_equal(own.y["label"], own.labels)
 
 
 def test_draws_are_compared_with_the_truth(sampler, dataset):
     found = paired.measure(sampler, dataset, sampler.settings, examples=COUNT, draws=3, seed=0, quiet=True)
-    asked = asking.of_test_images(sampler.info, dataset, COUNT)
-    drawn = asking.draw(sampler, asked, jax.random.key(0), sampler.settings, draws=3, quiet=True)
+    asked = inputs.of_test_images(sampler.info, dataset, COUNT)
+    drawn = inputs.draw(sampler, asked, jax.random.key(0), sampler.settings, draws=3, quiet=True)
     assert drawn.images.shape == (3 * COUNT, 8, 8, 1)
     assert (drawn.images[0] != drawn.images[1]).any()
     assert found["images"] == COUNT
     assert found["draws"] == 3
     assert found["psnr_of_condition"] > found["psnr_of_mean"] > found["psnr_of_draw"]
     assert found["ssim_of_draw"] is None  # eight pixels are fewer than its window
-    grid = asking.picture(sampler.info, asked, drawn.images, draws=3, scale=1)
+    grid = inputs.picture(sampler.info, asked, drawn.images, draws=3, scale=1)
     assert grid.shape[1] == 5 * 10 + 2
 
 
@@ -131,7 +130,7 @@ def test_weights_of_parts_are_checked(sampler):
 
 
 def test_weights_of_parts_are_drawn_with(sampler, dataset):
-    asked = asking.of_test_images(sampler.info, dataset, 2)
+    asked = inputs.of_test_images(sampler.info, dataset, 2)
     key = jax.random.key(0)
     drawn = sampler.sample(asked.y, key, weight=1.0, guidance={"name": "cfg", "weights": {"low": 2.0}}, steps=1)
     usual = sampler.sample(asked.y, key, weight=2.0, steps=1)

@@ -105,7 +105,7 @@ class Lab:
 
     def __init__(self, config, layout, data=None, smallest=devices.SMALLEST_SHARDED):
         self.config, self.layout, self.data = config, layout, data or dataset()
-        shape, tells = self.data.image_shape, recipes.telling_of(config, self.data)
+        shape, tells = self.data.image_shape, recipes.make_telling(config, self.data)
         self.told = tells.spec
         self.model = recipes.make_model(config, shape, self.data.num_classes, self.told)
         self.recipe = recipes.make_recipe(config, self.model, shape, tells, layout)

@@ -240,7 +240,7 @@ def test_wrong_keys_are_one_line(overrides, message):
 
 
 def recipe_of(config):
-    return recipes.make_recipe(config, TOY, (8, 8, 1), recipes.telling_of(config, toys.dataset()))
+    return recipes.make_recipe(config, TOY, (8, 8, 1), recipes.make_telling(config, toys.dataset()))
 
 
 TOY = recipes.make_model(toys.config(), (8, 8, 1), toys.CLASSES)

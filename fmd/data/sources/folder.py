@@ -90,7 +90,7 @@ def load_folder(
 
 
 def _find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> Found:
-    """What `fmd.data.layout.find` finds; says in the log what it does not take."""
+    """The findings of `fmd.data.layout.find`; the log says which files are not taken."""
     found = layout.find(folder, beside, by_class)
     say_not_taken(folder, found)
     return found

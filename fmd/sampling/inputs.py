@@ -27,8 +27,8 @@ from fmd.types import Condition, Params, TypedKey
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What images are asked to be made from: conditions of N examples, and the true images where they are known."""
+class Inputs:
+    """Conditions of N examples to make images from, and the true images where they are known."""
 
     y: Condition
     labels: Int[np.ndarray, " N"]  # the null label where they are not known
@@ -42,15 +42,15 @@ Chosen = Callable[[int], Int[np.ndarray, " N"]] | None
 """Labels of so many examples that somebody asks for; None: those that the examples have, else none are told."""
 
 
-def of_test_images(info: RunInfo, dataset: ImageDataset, count: int, chosen: Chosen = None) -> Asked:
+def of_test_images(info: RunInfo, dataset: ImageDataset, count: int, chosen: Chosen = None) -> Inputs:
     """The conditions of the first `count` test images in a fixed shuffle."""
     test = dataset.test
     rows = batch_indices(0, 0, min(count, len(test)), len(test))
     labels = _labels(info, len(rows), chosen, test.labels[rows])
-    return Asked(telling.tell_rows(info, test, rows, labels), labels, test.images[rows])
+    return Inputs(telling.tell_rows(info, test, rows, labels), labels, test.images[rows])
 
 
-def of_images(info: RunInfo, place: Path, count: int, chosen: Chosen = None) -> Asked:
+def of_images(info: RunInfo, place: Path, count: int, chosen: Chosen = None) -> Inputs:
     """The conditions made of the first `count` pictures of a folder or an .npz.
 
     Raises ValueError where the model is told more than can be made of an image and a label.
@@ -59,10 +59,10 @@ def of_images(info: RunInfo, place: Path, count: int, chosen: Chosen = None) -> 
         raise ValueError(f"--images: the model is told {strange[0]!r}, which no image tells; give --condition instead")
     images, found = read_images(place, count, info.image_shape)
     labels = _labels(info, len(images), chosen, found)
-    return Asked(telling.derive(info, images, {"label": labels}, np.arange(len(images))), labels, images)
+    return Inputs(telling.derive(info, images, {"label": labels}, np.arange(len(images))), labels, images)
 
 
-def of_conditions(info: RunInfo, place: Path, count: int, chosen: Chosen = None) -> Asked:
+def of_conditions(info: RunInfo, place: Path, count: int, chosen: Chosen = None) -> Inputs:
     """The first `count` conditions that lie in an .npz by the names of their parts, or in a folder of image files.
 
     Raises ValueError where parts are missing, and for a folder where not one part alone is an image.
@@ -81,7 +81,7 @@ def of_conditions(info: RunInfo, place: Path, count: int, chosen: Chosen = None)
         height, width, channels = (int(spec[wanted[0]][key]) for key in ("height", "width", "channels"))
         parts, labels = {wanted[0]: read_folder(place, count, (height, width, channels))}, None
     found = _labels(info, len(next(iter(parts.values()))), chosen, labels)
-    return Asked({name: found if name == "label" else parts[name] for name in spec}, found)
+    return Inputs({name: found if name == "label" else parts[name] for name in spec}, found)
 
 
 def _labels(
@@ -99,7 +99,7 @@ def _labels(
 
 def draw(
     sampler: Sampler,
-    asked: Asked,
+    asked: Inputs,
     key: TypedKey,
     settings: Settings | None = None,
     *,
@@ -112,7 +112,7 @@ def draw(
     return sampler.sample(y, key, settings, params=params, quiet=quiet)
 
 
-def picture(info: RunInfo, asked: Asked, images: np.ndarray, *, draws: int, scale: int) -> np.ndarray:
+def picture(info: RunInfo, asked: Inputs, images: np.ndarray, *, draws: int, scale: int) -> np.ndarray:
     """A row for each condition: the condition, its draws, and the truth where it is known."""
     rows = len(images) // draws
     columns = [enlarged(info, asked.y)[:rows]]
