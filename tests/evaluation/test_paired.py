@@ -10,6 +10,7 @@ from fmd.devices import make_layout
 from fmd.evaluation import evaluate, paired
 from fmd.pictures.grids import as_image
 from fmd.sampling import checks, inputs
+from fmd.sampling.sampler import Sampler, Samples
 from tests.helpers import judged, toys
 
 LOW = {"name": "block_average", "factor": 2}
@@ -88,6 +89,22 @@ def test_draws_are_compared_with_the_truth(sampler, dataset):
     assert found["ssim_of_draw"] is None  # eight pixels are fewer than its window
     grid = inputs.picture(sampler.info, asked, drawn.images, draws=3, scale=1)
     assert grid.shape[1] == 5 * 10 + 2
+
+
+def test_draws_of_one_condition_stand_side_by_side():
+    class Echo(Sampler):
+        """A sampler whose images are what it is told."""
+
+        def __init__(self):
+            pass
+
+        def sample(self, y, key, settings, *, params, quiet):
+            return Samples(y["low"], np.ones(len(y["low"]), np.int32), np.ones(len(y["low"]), bool))
+
+    low = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1)
+    asked = inputs.Inputs({"low": low}, np.zeros(2, np.int32))
+    drawn = inputs.draw(Echo(), asked, jax.random.key(0), draws=3)
+    np.testing.assert_array_equal(drawn.images.ravel(), [0, 0, 0, 1, 1, 1])
 
 
 def test_a_model_that_is_told_no_image_is_refused_before_it_draws(dataset, tmp_path):
