@@ -5,48 +5,25 @@ The order is that of `fmd.data.order`, as for sets in memory.
 The batch of a step is a pure function of (seed, step), so the position in the stream is the number of the next step:
 starting at any step costs nothing, and saving it is saving one number. Each host reads only its own rows of every
 global batch: [process_index * b, (process_index + 1) * b) with b = batch_size / process_count.
+
+Threads read ahead, or processes. Pillow decodes outside the interpreter's lock, so that threads do for a few cores;
+processes share no lock, and hand batches over in shared memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from fmd.data import images
-from fmd.data.arrays import as_labels, as_part
-from fmd.data.order import example_indices
-from fmd.data.split import Parts, Split
-
-Batch = tuple[np.ndarray, np.ndarray | Parts]
-Example = Any  # whatever a source holds; `decode` makes it (image, y)
-Decode = Callable[[Example], tuple[np.ndarray, Any]]
-
-
-@runtime_checkable
-class RandomAccess(Protocol):
-    """Examples by index: any sequence, a TFDS data source, grain's ArrayRecordDataSource."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Any, /) -> Example: ...
-
-
-def image_and_label(example: Example) -> tuple[np.ndarray, Any]:
-    """(image, y) of an example.
-
-    The example is a pair, or a dictionary with `image` and `label` (0 if it has none).
-
-    `y` is a label, or a dictionary of named parts.
-    """
-    if isinstance(example, dict):
-        return example["image"], example.get("label", 0)
-    image, y = example
-    return image, y
+from fmd.data.arrays import as_part
+from fmd.data.reading import Batch, Decode, RandomAccess, Read, decoded, image_and_label, read
+from fmd.data.workers import AHEAD, Workers, need_shared_memory
 
 
 class ImageStream:
-    """An endless iterator of batches (images, y), read ahead by threads.
+    """An endless iterator of batches (images, y), read ahead by threads or processes.
 
     The images are uint8 [b, H, W, C].
 
@@ -58,9 +35,12 @@ class ImageStream:
         seed, step: of the order; the first batch is that of `step`.
         process_index, process_count: which host this is of how many.
         image_size: as in `fmd.data.images`; None where all images have one size.
-        decode: from an example of the source to (image uint8 [H, W, C], label or dictionary of parts).
+        decode: from an example of the source to (image uint8 [H, W, C], label or dictionary of parts). In place of an
+            example for which it raises `Unreadable` the next one of the source is taken, with a warning.
         limits: the number of classes of parts of kind label; larger labels are refused.
         threads: each reads one batch at a time, so up to this many finished batches wait in memory.
+        workers: processes that read in place of the threads, each one batch at a time; 0 for threads. They get a copy
+            of `source` and `decode` by pickle. The batches are the same.
 
     Raises:
         ValueError: for an empty source, a batch that the hosts cannot share evenly, or a host number out of range; from
@@ -80,38 +60,45 @@ class ImageStream:
         decode: Decode = image_and_label,
         limits: Mapping[str, int] | None = None,
         threads: int = 8,
+        workers: int = 0,
     ) -> None:
-        import grain
-
         if not 0 <= process_index < process_count:
             raise ValueError(f"process_index must lie in [0, {process_count}), got {process_index}")
         if batch_size < 1 or batch_size % process_count:
             raise ValueError(f"batch_size must be a positive multiple of the {process_count} hosts, got {batch_size}")
         if len(source) == 0:
             raise ValueError("the source has no examples")
-        local = batch_size // process_count
-        size, shape = len(source), images.height_width(image_size)
+        self._identity = {"seed": seed, "batch_size": batch_size, "size": len(source)}
+        self._read = Read(
+            source,
+            decode,
+            seed,
+            batch_size,
+            process_index,
+            batch_size // process_count,
+            images.height_width(image_size),
+            dict(limits or {}),
+        )
+        self._threads, self._workers = threads, workers
+        self._batches = self._begin(step)
 
-        def read(step: int) -> Batch:
-            first = step * batch_size + process_index * local
-            return _read_batch(source, example_indices(seed, first, local, size), shape, decode, limits or {})
+    def _begin(self, step: int) -> Any:
+        """An iterator of the batches from a step on; nothing is read before its first `next`."""
+        self.step = step
+        if self._workers:
+            return Workers(self._read, step, self._workers)
+        import grain
 
-        self._identity = {"seed": seed, "batch_size": batch_size, "size": size}
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        self._batches = iter(grain.MapDataset.range(2**62).map(read).to_iter_dataset(options))
-        self.set_state({"step": step, **self._identity})
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
+        return iter(grain.MapDataset.range(step, 2**62).map(self._read).to_iter_dataset(options))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
         batch: Batch = next(self._batches)
+        self.step += 1
         return batch
-
-    @property
-    def step(self) -> int:
-        """The step whose batch `next` returns."""
-        return int(self._batches.get_state()["next_index"])
 
     def get_state(self) -> dict[str, int]:
         """The position, a dictionary of plain integers.
@@ -132,10 +119,11 @@ class ImageStream:
             raise ValueError(f"this position belongs to another stream: {', '.join(differences)}")
         if state["step"] < 0:
             raise ValueError(f"step must not be negative, got {state['step']}")
-        self._batches.set_state({"next_index": state["step"]})
+        self.close()
+        self._batches = self._begin(state["step"])
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads or processes."""
         self._batches.close()
 
 
@@ -144,7 +132,8 @@ class StreamedSplit:
     """A training split that stays on disk: examples by index.
 
     `image_shape` is (H, W, C) of every image of the stream; `image_size`, `decode` and `limits` are as in `ImageStream`
-    (`ImageDataset` sets the limits).
+    (`ImageDataset` sets the limits). `counts` are the images of each class [num_classes], where the source knows them;
+    `identity` is a text that changes with the examples, where the source has a cheap one, such as their check sums.
     """
 
     source: RandomAccess
@@ -152,58 +141,49 @@ class StreamedSplit:
     image_size: images.Size = None
     decode: Decode = image_and_label
     limits: Mapping[str, int] = field(default_factory=dict)
+    counts: np.ndarray | None = None
+    identity: str = ""
 
     SAMPLED = 64  # examples that stand for all in the digest of a set
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def stream(self, **position: int) -> ImageStream:
+    def stream(self, *, workers: int = 0, **position: int) -> ImageStream:
         """The batches from a step on.
 
         `position` holds batch_size, seed, step, process_index and process_count.
+
+        Raises ValueError where the shared memory is too small for the batches that `workers` processes read ahead.
         """
-        return ImageStream(self.source, image_size=self.image_size, decode=self.decode, limits=self.limits, **position)
+        local = position["batch_size"] // position.get("process_count", 1)
+        need_shared_memory(AHEAD * workers * local * int(np.prod(self.image_shape)))
+        return ImageStream(
+            self.source,
+            image_size=self.image_size,
+            decode=self.decode,
+            limits=self.limits,
+            workers=workers,
+            **position,
+        )
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+        """(image, y) of one example. Raises `Unreadable` where it cannot be decoded."""
+        image, y = self.decode(read(self.source, [index])[0])
+        size = images.height_width(self.image_size)
+        return image if size is None else images.fit_array(image, size), y
 
     def sample(self) -> list[tuple[np.ndarray, Any]]:
         """`SAMPLED` examples (image, y) or all there are, evenly spread."""
         count = min(self.SAMPLED, len(self))
-        return [self.decode(e) for e in _read(self.source, [k * len(self) // count for k in range(count)])]
+        wanted = [k * len(self) // count for k in range(count)]
+        return [decoded(self.source, self.decode, *one) for one in zip(wanted, read(self.source, wanted), strict=True)]
 
     def pieces(self) -> Iterator[bytes]:
-        """Bytes of the sampled examples."""
+        """Bytes that stand for the split: its identity, and the sampled examples."""
+        if self.identity:
+            yield self.identity.encode()
         for image, y in self.sample():
             yield repr(image.shape).encode() + image.tobytes()
             for name, part in sorted(y.items() if isinstance(y, dict) else [("label", y)]):
                 yield name.encode() + as_part(np.asarray(part)[None]).tobytes()
-
-
-def _read(source: RandomAccess, wanted: list[int]) -> Sequence[Example]:
-    read_all: Callable[[list[int]], Sequence[Example]] | None = getattr(source, "__getitems__", None)
-    return read_all(wanted) if read_all else [source[index] for index in wanted]
-
-
-def _read_batch(
-    source: RandomAccess,
-    indices: np.ndarray,
-    size: tuple[int, int] | None,
-    decode: Decode,
-    limits: Mapping[str, int],
-) -> Batch:
-    pixels, conditions = zip(*map(decode, _read(source, indices.tolist())), strict=True)
-    for image in pixels:
-        if image.dtype != np.uint8 or image.ndim != 3:
-            raise ValueError(f"the source must give uint8 images [H, W, C], got {image.dtype} {list(image.shape)}")
-    if size is not None:
-        pixels = tuple(images.fit_array(image, size) for image in pixels)
-    if len(shapes := {image.shape for image in pixels}) > 1:
-        raise ValueError(f"images of different shapes in one batch ({sorted(shapes)[:2]}, ...): set image_size")
-    if isinstance(conditions[0], dict):
-        y: np.ndarray | Parts = {name: as_part(np.stack([c[name] for c in conditions])) for name in conditions[0]}
-    else:
-        y = as_labels(np.array(conditions))
-    batch = Split(np.stack(pixels), y)
-    for name, limit in limits.items():
-        if (worst := int(batch.parts[name].max())) >= limit:
-            raise ValueError(f"the source gives the {name} {worst}, but there are {limit}: 0 to {limit - 1}")
-    return batch.images, batch.y

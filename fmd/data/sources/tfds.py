@@ -25,10 +25,11 @@ from fmd.data import images
 from fmd.data.cache import Arrays, fingerprint, kept_arrays
 from fmd.data.dataset import ImageDataset
 from fmd.data.parts import Asked, asked, specs
+from fmd.data.reading import Example, RandomAccess
 from fmd.data.sources import register_source
 from fmd.data.sources.tfds_features import Builder, Features, keys
 from fmd.data.split import Split, split_off
-from fmd.data.streaming import Example, RandomAccess, StreamedSplit
+from fmd.data.streaming import StreamedSplit
 from fmd.files import expand
 
 _FORMAT = 2  # of the kept arrays; raise it when the decoding changes

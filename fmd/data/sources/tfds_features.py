@@ -17,7 +17,7 @@ from absl import logging
 from fmd.data import images
 from fmd.data.cache import Arrays
 from fmd.data.parts import ON_GRID, Spec, as_kind, own_size
-from fmd.data.streaming import Example
+from fmd.data.reading import Example
 
 Builder: TypeAlias = Any  # tensorflow_datasets.core.DatasetBuilder; that package has no types
 Feature: TypeAlias = Any
