@@ -25,6 +25,7 @@ FLAGS_OF = {  # the flags that each mode looks at
     | {"bits_draws", "classes", "source", "sweep", "teacher", "trust", "classify", "against", *SETTINGS}
     | {"paired", "draws"},
     "export": {"checkpoint", "average", "out", "trust", *SETTINGS},
+    "prepare": {"source", "out"},
     "restore": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", "operator"}
     | {"noise_std", "method", "draws", "images", "weight", "steps"},
 }

@@ -12,6 +12,7 @@ from fmd import config as configs
 from fmd.arguments import Overrides, load_data, parse_labels, refuse_data, resolve_for_this_machine, settings_of
 from fmd.blocks import Plain
 from fmd.config import Config, Settings
+from fmd.data.prepare import prepare
 from fmd.evaluation import evaluate as evaluation
 from fmd.evaluation import restored, sweep
 from fmd.evaluation.quality import make_quality
@@ -277,4 +278,25 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
     logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
 
 
-MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model, "restore": restore}
+def prepare_data(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Writes a data source as a folder of array_record shards, resized, or goes on with it."""
+    cli.need(parsed, "source", "prepare needs --source: what to read, e.g. --source=folder")
+    cli.need(parsed, "out", "prepare needs --out: the folder to make, e.g. --out=photos_256")
+    if strange := next((name for name, _ in overrides if name.split(".")[:2] != ["data", "params"]), None):
+        raise ValueError(f"--config.{strange} has no effect with --mode=prepare; it takes --config.data.params.*")
+    streams = {"stream": True} if "stream" in data.SOURCES.parameters(parsed.source) else {}
+    plain = {"data": {"source": parsed.source, "params": streams}}
+    config = configs.resolve(configs.override(plain, overrides))
+    out = expand(parsed.out)
+    prepare(load_data(config), out)
+    logging.info("prepared; next: --config.data.source=array_record --config.data.params.path=%s", out)
+
+
+MODES = {
+    "train": train,
+    "sample": sample,
+    "eval": evaluate,
+    "export": export_model,
+    "restore": restore,
+    "prepare": prepare_data,
+}

@@ -36,6 +36,7 @@ class Data(Checked):
     source: str = "mnist"  # a name in fmd.data's registry
     params: dict = field(default_factory=dict)  # type: ignore[type-arg]  # of the source, e.g. {"path": "my_images"}
     resident: bool | None = None  # keep the training images on the device; None: where they take under 1 GiB
+    workers: AtLeast0 = 0  # processes that read a streamed set; 0: threads of this one
     flip: bool = False  # mirror half of the training images
     shift: AtLeast0 = 0  # move training images by up to so many pixels each way
     derive: dict = field(default_factory=dict)  # type: ignore[type-arg]  # conditions made of the image, see fmd.telling

@@ -5,6 +5,7 @@
     python -m fmd.main --mode=eval   --checkpoint=runs/NAME
     python -m fmd.main --mode=export --checkpoint=runs/NAME --out=models/NAME
     python -m fmd.main --mode=restore --checkpoint=runs/NAME --operator=mask:hidden=lower_half --outfile=restored.png
+    python -m fmd.main --mode=prepare --source=folder --config.data.params.path=photos --out=photos_256
 
 This file is short on purpose: each mode is one function in `fmd.commands`, imported only when it runs.
 """
@@ -18,7 +19,7 @@ from absl import app, flags, logging
 from fmd import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore", "prepare"], "What to do.")
 flags.DEFINE_string("config", None, "Config file (train). Override a key with --config.key=value.")
 flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
 flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, or an exported folder (all but train).")
@@ -38,7 +39,7 @@ flags.DEFINE_float("tolerance", None, "Error that an adaptive solver allows (sam
 flags.DEFINE_integer("seed", 0, "Seed of the noise (sample, eval).", lower_bound=0, upper_bound=2**31 - 1)
 flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
 flags.DEFINE_string("samples", None, "An .npz of images and labels to judge in place of a checkpoint's (eval).")
-flags.DEFINE_string("source", None, "Data source of the real images for --samples, e.g. mnist (eval).")
+flags.DEFINE_string("source", None, "Data source: of the real images for --samples (eval), of what is prepared.")
 flags.DEFINE_string("reference", "test", "Real images to compare with: test, train, or test,train (eval).")
 flags.DEFINE_string("features", "auto", "What they are compared by: auto, domain, pixels, inception, or yours (eval).")
 flags.DEFINE_integer("bits_per_dim", 0, "Test images whose likelihood is computed: slow (eval).", lower_bound=0)
@@ -60,7 +61,7 @@ flags.DEFINE_integer("draws", 4, "Answers for each image (restore, sample and ev
 flags.DEFINE_string("images", None, "A folder or an .npz of images to measure and restore. Default: test images.")
 flags.DEFINE_string("condition", None, "A folder or an .npz of the conditions themselves, by name (sample).")
 flags.DEFINE_integer("paired", 0, "Test images compared with what is made of their condition (eval).", lower_bound=0)
-flags.DEFINE_string("out", None, "Folder to make (export).")
+flags.DEFINE_string("out", None, "Folder to make (export, prepare).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")
 flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")

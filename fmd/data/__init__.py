@@ -7,11 +7,12 @@ of seed and step, so the only position to save is the number of the step.
 
 from fmd.data.dataset import ImageDataset
 from fmd.data.order import batch_indices, dispatch_indices
-from fmd.data.sources import load, register_source, source_names
+from fmd.data.sources import SOURCES, load, register_source, source_names
 from fmd.data.split import Split
 from fmd.data.streaming import ImageStream, StreamedSplit
 
 __all__ = [
+    "SOURCES",
     "ImageDataset",
     "ImageStream",
     "Split",

@@ -79,9 +79,9 @@ class ImageDataset:
         return self.train.image_shape
 
     def class_counts(self) -> np.ndarray | None:
-        """Training images of each class, int [num_classes]; None where they are streamed."""
+        """Training images of each class, int [num_classes]; None where they are streamed and not counted."""
         if isinstance(self.train, StreamedSplit):
-            return None
+            return None if self.train.counts is None else self.train.counts[: self.num_classes]
         return np.bincount(self.train.labels, minlength=self.num_classes)[: self.num_classes]
 
     def digest(self) -> str:
@@ -89,7 +89,7 @@ class ImageDataset:
 
         Equal for equal data, wherever they lie.
 
-        Of a streamed split, its length and `StreamedSplit.SAMPLED` examples stand for the rest.
+        Of a streamed split, its length, its identity and `StreamedSplit.SAMPLED` examples stand for the rest.
         """
 
         def pieces() -> Iterator[bytes | memoryview]:

@@ -50,7 +50,9 @@ def feed(config: Config, dataset: ImageDataset, start: int) -> Iterator[dict[str
     index = np.broadcast_to(np.arange(batch, dtype=np.int32), (steps, batch))[:, mine]
     dispatches = range(start, config.train.num_steps, steps)
     if resident_split(config, dataset) is None:
+        workers = config.data.workers if isinstance(dataset.train, StreamedSplit) else 0
         streamed = as_streamed(dataset.train).stream(
+            workers=workers,
             batch_size=batch,
             seed=config.seed,
             step=start,

@@ -38,7 +38,7 @@ from fmd.types import Params
 
 # Keys and blocks of the config that a resumed run may change: they do not affect its result. `on_nonfinite` is among
 # them because the message about a loss that is not finite tells users to change it.
-FREE_TO_CHANGE = ("log", "sample", "checkpoint", "parallel", "on_cpu", "train.on_nonfinite")
+FREE_TO_CHANGE = ("log", "sample", "checkpoint", "parallel", "on_cpu", "train.on_nonfinite", "data.workers")
 
 
 def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Sequence[Callback]) -> Run:

@@ -19,6 +19,7 @@ Source = TypeVar("Source", bound=Callable[..., ImageDataset])
 SOURCES: Registry[ImageDataset] = Registry(
     "data source",
     built_in={
+        "array_record": "fmd.data.sources.array_record",
         "digits": "fmd.data.sources.digits",
         "fashion_mnist": "fmd.data.sources.mnist",
         "folder": "fmd.data.sources.folder",
