@@ -4,7 +4,7 @@ Images and what lies beside them are decoded, and a file that cannot be read cos
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,16 @@ class Told:
     files: dict[str, Sequence[Path]] = field(default_factory=dict)
     size: tuple[int, int] | None = None
 
+    def meanings(self) -> str:
+        """What labels that were texts stand for, as a part of a sentence."""
+        return "".join(f", {name}: {column.meaning()}" for name, column in self.values.items() if column.names)
+
+    def take(self, rows: Sequence[int]) -> "Told":
+        """What is told of some files."""
+        values = {name: replace(column, array=column.array[np.array(rows)]) for name, column in self.values.items()}
+        files: dict[str, Sequence[Path]] = {name: [paths[r] for r in rows] for name, paths in self.files.items()}
+        return replace(self, values=values, files=files)
+
 
 def assemble(
     folder: Path, found: Found, size: images.Size, channels: int | None, test_fraction: float, told: Told
@@ -50,6 +60,66 @@ def assemble(
 
     Raises ValueError for mixed channel counts or sizes, and where no image of a class can be read.
     """
+    found_examples = examples(folder, found, size, channels, told)
+    whole, good = found_examples.split, found_examples.good
+    if found.test is None:
+        train, test = split_off(whole, test_fraction)
+    else:
+        count = int(good[: len(found.train)].sum())
+        train, test = whole.take(np.arange(count)), whole.take(np.arange(count, len(whole)))
+    left_out = f", {bad} unreadable files left out" if (bad := int((~good).sum())) else ""
+    names = class_names(found.classes)
+    return ImageDataset(
+        printable(folder.name or folder.resolve().name),
+        train,
+        test,
+        len(names or ()),
+        f"from the image files in {printable(folder)}{left_out}{told.meanings()}",
+        names,
+        specs(told.wanted, [train.parts, test.parts], len(names or ())) if told.wanted else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Files as examples.
+
+    Attributes:
+        split: those that can be read.
+        good: mask bool [N] of the files that are in it.
+        reading: how the files of the images were read, and by name those of each part.
+    """
+
+    split: Split
+    good: np.ndarray
+    reading: dict[str | None, "FileReader"]
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """A function from the path of an image file to uint8 [height, width, channels]; 16-bit grey uses `bits`.
+
+    The values are multiplied by `factor`: 255 for masks of 0 and 1.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    bits: int
+    factor: int
+
+    def __call__(self, path: Path) -> np.ndarray:
+        return images.read(path, self.size, self.channels, self.bits) * np.uint8(self.factor)
+
+    @classmethod
+    def of(cls, decoded: decoding.Decoded, pixels: np.ndarray) -> "FileReader":
+        """The reader of files that were decoded, and whose arrays became `pixels`."""
+        height, width, channels = decoded.images.shape[1:]
+        factor = 255 if int(decoded.images.max()) == 1 and int(pixels.max()) == 255 else 1
+        return cls((height, width), channels, decoded.bits or 16, factor)
+
+
+def examples(folder: Path, found: Found, size: images.Size, channels: int | None, told: Told) -> Examples:
+    """The files of a folder as examples, in the order of `Found.files`. Arguments and errors as of `assemble`."""
     shown, files, code = printable(folder), found.files, folder.resolve().name or "root"
     decoded = decoding.decode(files, images.height_width(size), channels, code)
     _say(decoded, files, folder)
@@ -63,29 +133,20 @@ def assemble(
     _need_all_classes(found, labels, good, reasons, folder)
 
     (pixels,) = full_range([_kept(decoded, good)], shown)
+    reading: dict[str | None, FileReader] = {None: FileReader.of(decoded, pixels)}
     parts: Parts = {name: column.array[good] for name, column in told.values.items()}
     for name, pictures in beside.items():
         (planes,) = full_range([_kept(pictures, good)], f"{shown}, {name}")
         parts[name] = as_kind(planes, name, told.wanted[name])
+        reading[name] = FileReader.of(pictures, planes)
     label = {"label": labels[good]} if found.classes else {}
     whole = Split(pixels, {**label, **{name: parts[name] for name in told.wanted}} if told.wanted else labels[good])
-    if found.test is None:
-        train, test = split_off(whole, test_fraction)
-    else:
-        count = int(good[: len(found.train)].sum())
-        train, test = whole.take(np.arange(count)), whole.take(np.arange(count, len(whole)))
-    left_out = f", {bad} unreadable files left out" if (bad := int((~good).sum())) else ""
-    meanings = [f", {name}: {column.meaning()}" for name, column in told.values.items() if column.names]
-    names = tuple(printable(name) for name in found.classes)
-    return ImageDataset(
-        printable(folder.name or folder.resolve().name),
-        train,
-        test,
-        len(names),
-        f"from the image files in {shown}{left_out}{''.join(meanings)}",
-        names or None,
-        specs(told.wanted, [train.parts, test.parts], len(names)) if told.wanted else None,
-    )
+    return Examples(whole, good, reading)
+
+
+def class_names(found: Sequence[str]) -> tuple[str, ...] | None:
+    """The names of the class folders as they are shown; None without classes."""
+    return tuple(map(printable, found)) or None
 
 
 def say_not_taken(folder: Path, found: Found) -> None:

@@ -15,7 +15,9 @@ from fmd.files import atomic_path, data_cache, digest
 Arrays = dict[str, np.ndarray]
 
 
-def kept_arrays(name: str, identity: object, build: Callable[[], Arrays]) -> Arrays:
+def kept_arrays(
+    name: str, identity: object, build: Callable[[], Arrays], fresh: Callable[[Arrays], bool] | None = None
+) -> Arrays:
     """The arrays that `build` returns, kept in the cache folder.
 
     They lie in `decoded/NAME-HASH.npz`. A damaged file is built again. Where the folder cannot be written the arrays
@@ -25,6 +27,7 @@ def kept_arrays(name: str, identity: object, build: Callable[[], Arrays]) -> Arr
         name: for people who look into the folder.
         identity: a JSON value that must change whenever the result of `build` would; HASH is its digest.
         build: makes the arrays.
+        fresh: says whether kept arrays still hold; where they do not, they are built again.
     """
     code = digest(json.dumps(identity).encode())[:24]
     path = data_cache() / "decoded" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:80]}-{code}.npz"
@@ -32,7 +35,9 @@ def kept_arrays(name: str, identity: object, build: Callable[[], Arrays]) -> Arr
         try:
             # The archive's check sums are compared on reading; no pickle is ever admitted.
             with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
+                kept = {key: file[key] for key in file.files}
+            if fresh is None or fresh(kept):
+                return kept
         except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
             logging.warning("decoding again: the kept copy %s is damaged (%s)", path, error)
     arrays = build()

@@ -60,7 +60,7 @@ def is_image(path: Path) -> bool:
     """True for an image, by its suffix or its first bytes."""
     if not path.is_file():
         return False
-    if path.suffix.lower() in SUFFIXES:
+    if named_image(path.name):
         return True
     try:
         with open(path, "rb") as file:
@@ -70,10 +70,26 @@ def is_image(path: Path) -> bool:
     return bool(_MAGIC.match(start) or (not path.suffix and _MAGIC_BARE.match(start)))
 
 
-def visible_names(folder: Path) -> list[str]:
-    """Names of the visible entries."""
+def named_image(name: str) -> bool:
+    """True for the name of an image, by its suffix."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def visible(folder: Path) -> list["os.DirEntry[str]"]:
+    """The visible entries of a folder, sorted by name."""
     try:
-        names = os.listdir(folder)
+        with os.scandir(folder) as found:
+            entries = [one for one in found if not one.name.startswith(".") and one.name.casefold() not in _IGNORED]
     except PermissionError:
         raise PermissionError(f"folder {printable(folder)} cannot be read: check its permissions") from None
-    return sorted(name for name in names if not name.startswith(".") and name.casefold() not in _IGNORED)
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def visible_names(folder: Path) -> list[str]:
+    """Names of the visible entries."""
+    return [entry.name for entry in visible(folder)]
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """True for a folder, or a link to one. The listing says it of all but links, without a look at the disk."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()

@@ -11,9 +11,10 @@ Hidden files do not count. Each real folder is read once, whatever links lead to
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from fmd.data.file_names import SUFFIXES, is_image, natural, role, roles, visible_names
+from fmd.data.file_names import SUFFIXES, is_folder, is_image, named_image, natural, role, roles, visible
 from fmd.files import printable
 
 REPEATED = "folders that are read already by another name"
@@ -69,13 +70,14 @@ class Folder:
     files: list[Path]
     folders: list["Folder"]
 
+    @cached_property
     def images(self) -> list[Path]:
         """All image files at any depth, sorted."""
-        return sorted([*self.files, *(file for folder in self.folders for file in folder.images())])
+        return sorted([*self.files, *(file for folder in self.folders for file in folder.images)])
 
     def classes(self) -> list["Folder"]:
         """The folders below that hold images."""
-        return [folder for folder in self.folders if folder.images()]
+        return [folder for folder in self.folders if folder.images]
 
 
 @dataclass
@@ -89,17 +91,20 @@ class Finder:
     beside: Collection[Path] = ()
     by_class: bool = True
     passed: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    seen: set[tuple[int, int]] = field(default_factory=set)  # device and number of each folder
+    seen: dict[tuple[int, int], tuple[Path, int]] = field(default_factory=dict)
+    """Device and number of each folder, with its path and when it was changed last."""
 
     def find(self, folder: Path) -> Found:
         """The files of `folder`, in whichever layout it has."""
-        names = sorted((name for name in visible_names(folder) if (folder / name).is_dir()), key=natural)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {printable(folder)}")
+        names = sorted((entry.name for entry in visible(folder) if is_folder(entry)), key=natural)
         known = roles(names)
         trains = [name for name in names if known.get(name) == 0]
         tests = sorted((name for name in names if known.get(name)), key=known.__getitem__)
         if trains and tests:
             train = self.unwrapped(self.scan(folder / trains[0]))
-            if train.images():
+            if train.images:
                 others = [name for name in names if name not in (trains[0], *tests)]
                 return self.in_splits(folder, train, tests, others)
             self.start_again()
@@ -133,7 +138,7 @@ class Finder:
         test: Listing | None = None
         for name in tests:
             candidate = self.unwrapped(self.scan(folder / name))
-            place, count = self.show(candidate.path), len(candidate.images())
+            place, count = self.show(candidate.path), len(candidate.images)
             names = [below.path.name for below in candidate.classes()]
             strange = [name for name in names if name not in classes]
             if not count:
@@ -141,7 +146,7 @@ class Finder:
             elif test is not None:
                 self.passed["images of further splits"][place] += count
             elif not classes:
-                test = [(file, 0) for file in candidate.images()]
+                test = [(file, 0) for file in candidate.images]
             elif len(strange) == len(names):
                 self.passed["images of splits without labels"][place] += count
             elif strange:
@@ -153,8 +158,10 @@ class Finder:
                 self.passed["images beside class folders"].update(map(self.show, candidate.files))
                 test = _labelled(candidate, classes)
         for name in others:
-            self.passed["images in folders beside the splits"][name] += len(self.scan(folder / name).images())
-        self.passed["images beside the splits"].update(map(self.show, filter(is_image, self.entries(folder))))
+            self.passed["images in folders beside the splits"][name] += len(self.scan(folder / name).images)
+        beside = [folder / entry.name for entry in visible(folder) if not is_folder(entry)]
+        taken = [path for path in beside if path not in self.beside and is_image(path)]
+        self.passed["images beside the splits"].update(map(self.show, taken))
         return Found(classes, listing, test, dict(self.passed))
 
     def in_classes(self, whole: Folder) -> Found | None:
@@ -169,19 +176,19 @@ class Finder:
             test_folder = below.get(1) or below.get(2)
             if 0 not in below or test_folder is None or one.files:
                 return None
-            train += [(file, label) for file in below[0].images()]
-            test += [(file, label) for file in test_folder.images()]
+            train += [(file, label) for file in below[0].images]
+            test += [(file, label) for file in test_folder.images]
             chosen += [below[0].path, test_folder.path]
         if not classes or whole.files:
             return None
         for other in [folder for one in classes for folder in one.classes() if folder.path not in chosen]:
-            self.passed["images of further splits"][self.show(other.path)] += len(other.images())
+            self.passed["images of further splits"][self.show(other.path)] += len(other.images)
         return Found(self.class_names(whole), train, test, dict(self.passed))
 
     def listed(self, folder: Folder) -> tuple[tuple[str, ...], Listing]:
         """The class names of one split and its files with their labels."""
         classes = self.class_names(folder) if self.by_class else ()
-        listing = _labelled(folder, classes) if classes else [(file, 0) for file in folder.images()]
+        listing = _labelled(folder, classes) if classes else [(file, 0) for file in folder.images]
         if not listing:
             suffixes = ", ".join(SUFFIXES)
             raise FileNotFoundError(f"no images in {printable(folder.path)}: it needs files ending in {suffixes}")
@@ -198,7 +205,7 @@ class Finder:
                 f"{printable(folder.path)} holds images beside class folders ({printable(classes[0])}, ...): "
                 f"move them into class folders"
             )
-        for name in [self.show(below.path) for below in folder.folders if classes and not below.images()]:
+        for name in [self.show(below.path) for below in folder.folders if classes and not below.images]:
             if name not in self.passed[REPEATED]:
                 self.passed["class folders without images"][name] += 1
         return classes
@@ -224,11 +231,14 @@ class Finder:
             if (stat.st_dev, stat.st_ino) in self.seen:
                 self.passed[REPEATED][self.show(path)] += 1
                 return Folder(path, [], [])
-            self.seen.add((stat.st_dev, stat.st_ino))
-            for entry in self.entries(path):
-                if entry.is_dir():
+            self.seen[stat.st_dev, stat.st_ino] = path, stat.st_mtime_ns
+            for listed in visible(path):
+                entry = path / listed.name
+                if self.beside and entry in self.beside:
+                    continue
+                if is_folder(listed):
                     below.append(entry)
-                elif is_image(entry):
+                elif (named_image(listed.name) and not listed.is_symlink() and listed.is_file()) or is_image(entry):
                     files.append(entry)
                 elif entry.is_file():
                     self.passed["files that are no images"][printable(entry.suffix.lower() or entry.name)] += 1
@@ -242,10 +252,6 @@ class Finder:
         found = [self.scan(entry) for entry in below]
         return Folder(path, sorted(files), sorted(found, key=lambda folder: natural(folder.path.name)))
 
-    def entries(self, path: Path) -> list[Path]:
-        """The visible entries of a folder that are not `beside`."""
-        return [path / name for name in visible_names(path) if path / name not in self.beside]
-
     def show(self, path: Path) -> str:
         """The path below the root, for messages."""
         return printable(path.relative_to(self.root))
@@ -253,7 +259,7 @@ class Finder:
 
 def _labelled(folder: Folder, classes: tuple[str, ...]) -> Listing:
     numbers = {name: label for label, name in enumerate(classes)}
-    return [(file, numbers[one.path.name]) for one in folder.classes() for file in one.images()]
+    return [(file, numbers[one.path.name]) for one in folder.classes() for file in one.images]
 
 
 def find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> Found:
@@ -269,6 +275,4 @@ def find(folder: Path, beside: Collection[Path] = (), by_class: bool = True) -> 
         PermissionError: for a folder that cannot be read.
         ValueError: for images beside class folders, and for classes that only the test split has.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {printable(folder)}")
     return Finder(folder, beside, by_class).find(folder)

@@ -212,7 +212,7 @@ def labels_of(request: Request, dataset: ImageDataset) -> Int32[np.ndarray, " N"
     trained = np.arange(max(dataset.num_classes, 1)) if counts is None or not counts.any() else np.flatnonzero(counts)
     like = trained.astype(np.int32)
     if request.classes != "balanced":
-        there = real_features.split_of(dataset, request.references[0]).labels
+        there = real_features.labels_of(dataset, request.references[0])
         like = there[np.isin(there, trained)] if np.isin(there, trained).any() else there
     return choose_labels(request.n_samples, dataset.num_classes, like)
 

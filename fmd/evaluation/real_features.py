@@ -3,6 +3,7 @@
 The key is made of the images themselves, the split and the name of the features, so nothing stale is ever used.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -34,14 +35,20 @@ class Reference(NamedTuple):
     labels: Int32[np.ndarray, " N"]
 
 
-def split_of(dataset: ImageDataset, name: str) -> Split:
-    """The split called "train" or "test". Raises ValueError for another name, or a set that is streamed from disk."""
+def split_of(dataset: ImageDataset, name: str) -> Split | StreamedSplit:
+    """The split called "train" or "test". Raises ValueError for another name."""
     if name not in ("train", "test"):
         raise ValueError(f"reference {name!r}; choose train or test, or both as train,test")
-    split = dataset.train if name == "train" else dataset.test
-    if isinstance(split, StreamedSplit):
-        raise ValueError(f"the train split of {dataset.name} is streamed from disk; use the test split as reference")
-    return split
+    return dataset.train if name == "train" else dataset.test
+
+
+def labels_of(dataset: ImageDataset, name: str) -> Int32[np.ndarray, " N"]:
+    """The labels of a split; of a streamed one in some order, or each class once where it is not counted."""
+    split = split_of(dataset, name)
+    if isinstance(split, Split):
+        return split.labels
+    classes = np.arange(max(dataset.num_classes, 1), dtype=np.int32)
+    return classes if split.counts is None else np.repeat(classes, split.counts)
 
 
 def references(
@@ -86,15 +93,17 @@ def get(dataset: ImageDataset, name: str, extractor: Extractor, *, quiet: bool) 
     """
     split = split_of(dataset, name)
     layout = make_layout("mesh", devices=jax.local_devices())
-    order = batch_indices(0, 0, len(split), len(split))
 
     def build() -> dict[str, np.ndarray]:
         chunks: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
 
         def batches() -> Iterator[UInt8[np.ndarray, "B H W C"]]:
-            starts = range(0, len(split), features.BATCH)
-            for first in tqdm(starts, desc=f"features of the {name} split", unit="batch", disable=quiet):
-                yield split.images[order[first : first + features.BATCH]]
+            total = -(-len(split) // features.BATCH)
+            bar = {"desc": f"features of the {name} split", "unit": "batch", "disable": quiet}
+            for images, told in tqdm(_shuffled(split), total=total, **bar):
+                labels.append(told)
+                yield images
 
         def seen() -> Iterator[np.ndarray]:
             for vectors, _ in features.compute(extractor, batches(), layout):
@@ -109,11 +118,34 @@ def get(dataset: ImageDataset, name: str, extractor: Extractor, *, quiet: bool) 
             "mean": whole.mean,
             "covariance": whole.covariance,
             "cloud": cloud,
-            "labels": split.labels[order[: len(cloud)]],
+            "labels": np.concatenate(labels)[: len(cloud)],
         }
 
-    pixels, labels = (np.ascontiguousarray(array).data for array in (split.images, split.labels))
-    identity = ["reference-1", dataset.name, name, extractor.name, CLOUD, digest([pixels, labels])]
+    identity = ["reference-1", dataset.name, name, extractor.name, CLOUD, _digest(split)]
     kept = kept_arrays(f"features-{dataset.name}-{name}", identity, build)
     whole = Moments(int(kept["count"]), kept["mean"], kept["covariance"])
     return Reference(whole, kept["cloud"], kept["labels"])
+
+
+def _shuffled(split: Split | StreamedSplit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All images of a split once with their labels, in batches, in the same order wherever they lie."""
+    count = len(split)
+    if isinstance(split, Split):
+        order = batch_indices(0, 0, count, count)
+        for first in range(0, count, features.BATCH):
+            rows = order[first : first + features.BATCH]
+            yield split.images[rows], split.labels[rows]
+        return
+    with contextlib.closing(split.stream(batch_size=min(features.BATCH, count), seed=0)) as batches:
+        for first in range(0, count, features.BATCH):
+            images, y = next(batches)
+            left = min(count - first, len(images))
+            labels = y.get("label", np.zeros(len(images), np.int32)) if isinstance(y, dict) else y
+            yield images[:left], labels[:left]
+
+
+def _digest(split: Split | StreamedSplit) -> str:
+    """The digest of a split: of all images and labels, or of what stands for them where they are streamed."""
+    if isinstance(split, StreamedSplit):
+        return digest([str(len(split)).encode(), *split.pieces()])
+    return digest(np.ascontiguousarray(array).data for array in (split.images, split.labels))

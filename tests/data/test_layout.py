@@ -221,13 +221,13 @@ def test_classes_are_said_with_counts(tmp_path, caplog):
 
 def test_a_folder_without_permission_is_one_line(tmp_path, monkeypatch):
     touch(tmp_path, "a/0.png")
-    listdir = os.listdir
+    scandir = os.scandir
 
     def refuse(folder):
         if str(folder).endswith("a"):
             raise PermissionError(13, "Permission denied")
-        return listdir(folder)
+        return scandir(folder)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match=r"folder .*a cannot be read: check its permissions"):
         layout.find(tmp_path)

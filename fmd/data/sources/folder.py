@@ -18,12 +18,13 @@ from pathlib import Path
 
 from absl import logging
 
-from fmd.data import columns, images, layout, tables
+from fmd.data import columns, file_index, images, layout, tables
 from fmd.data.assembly import Told, assemble, say_not_taken
 from fmd.data.dataset import ImageDataset
 from fmd.data.layout import Found
 from fmd.data.parts import ON_GRID, Asked, Spec, asked
 from fmd.data.sources import register_source
+from fmd.data.streamed_files import stream_files
 from fmd.files import expand, printable
 
 
@@ -35,6 +36,8 @@ def load_folder(
     test_fraction: float = 0.1,
     conditions: Asked = (),
     label: str | None = None,
+    stream: bool = False,
+    test_images: int = 10_000,
 ) -> ImageDataset:
     """Images under `path`, cropped at the centre and resized.
 
@@ -47,6 +50,11 @@ def load_folder(
             them. As a mapping, their kinds, too, as `fmd.data.parts` describes. Further images are cropped and resized
             as the images are, unless a block says their height, width and channels.
         label: the column of the classes; None where the folders are the classes, or there are none.
+        stream: leave the training split on disk, and decode as it goes; for sets that do not fit into memory. Needs
+            `image_size`. Files are taken to have the channels of the test images. Where one cannot be read the next
+            one stands in for it. The files are listed once, and again when a folder was changed.
+        test_images: of a streamed set, how many of the test images, evenly spread, are kept in memory; without a test
+            folder no more are held out.
 
     Raises:
         FileNotFoundError: for a missing folder, one without images, a missing table, and rows whose file is missing.
@@ -58,6 +66,8 @@ def load_folder(
         raise ValueError(f"channels must be 1 or 3, or None to take what the files have, got {channels}")
     wanted = asked(conditions)
     if not (wanted or label) or not folder.is_dir():
+        if stream:
+            return stream_files(file_index.index(folder), image_size, channels, test_fraction, test_images, Told())
         return assemble(folder, _find(folder), image_size, channels, test_fraction, Told())
     table = tables.read(folder)
     by_column = {table.column(name): given for name, given in wanted.items()}
@@ -86,6 +96,9 @@ def load_folder(
                     "column '%s' has %d different texts in %d rows: that is no label, and nothing will be learnt of it"
                 )
                 logging.warning(words, column, len(values.names), len(rows))
+    if stream:
+        flat = file_index.of(folder, found)
+        return stream_files(flat, image_size, channels, test_fraction, test_images, told)
     return assemble(folder, found, image_size, channels, test_fraction, told)
 
 

@@ -108,7 +108,7 @@ def _by_key(folders: Sequence[Path]) -> dict[Key, Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {printable(folder)}: it needs a file for each image")
-        for file in Finder(folder).scan(folder).images():
+        for file in Finder(folder).scan(folder).images:
             other = found.setdefault(_key(file, folders), file)
             if other != file:
                 one, two = (printable(path.relative_to(folder)) for path in (other, file))

@@ -1,0 +1,112 @@
+"""Image files that stay on disk, with all that is told of them, as a streamed set.
+
+Test images are decoded to memory, as many as asked for, and say how the others are read. Nothing else is decoded ahead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fmd.data import images
+from fmd.data.assembly import FileReader, Told, class_names, examples
+from fmd.data.dataset import ImageDataset
+from fmd.data.file_index import FileIndex
+from fmd.data.layout import Found
+from fmd.data.parts import as_kind, specs
+from fmd.data.reading import Unreadable
+from fmd.data.split import Parts, hold_out
+from fmd.data.streaming import StreamedSplit
+from fmd.files import printable
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of an index as a source of examples: each is its row."""
+
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> int:
+        return int(self.rows[number])
+
+
+@dataclass(frozen=True, eq=False)
+class FileDecoder:
+    """A function from a row of an index to (image, y). Raises `Unreadable`, which names the file."""
+
+    index: FileIndex
+    reading: dict[str | None, FileReader]
+    told: Told
+
+    def __call__(self, row: int) -> tuple[np.ndarray, int | Parts]:
+        image = self._read(None, self.index.path(row))
+        label = self.index.labels[row]
+        if not self.told.wanted:
+            return image, int(label)
+        parts = {name: column.array[row] for name, column in self.told.values.items()}
+        for name, paths in self.told.files.items():
+            parts[name] = as_kind(self._read(name, paths[row])[None], name, self.told.wanted[name])[0]
+        given = {"label": label} if self.index.classes else {}
+        return image, given | {name: parts[name] for name in self.told.wanted}
+
+    def _read(self, name: str | None, path: Path) -> np.ndarray:
+        try:
+            return self.reading[name](path)
+        except Exception as error:  # whatever a plugin raises
+            raise Unreadable(f"{printable(path)} cannot be read: {images.reason(error)}") from None
+
+
+def stream_files(
+    index: FileIndex, size: images.Size, channels: int | None, test_fraction: float, test_images: int, told: Told
+) -> ImageDataset:
+    """The set of an index, its training split streamed.
+
+    Arguments and errors are those of the source `folder`; `told` is as in `assemble`.
+    """
+    if size is None:
+        raise ValueError("folder: stream=True needs image_size, e.g. image_size=256: files are not looked at ahead")
+    if not 0 < test_fraction < 1 or test_images < 1:
+        raise ValueError(
+            f"folder: test_fraction must lie between 0 and 1 and test_images be at least 1, got {test_fraction} and "
+            f"{test_images}"
+        )
+    train, test = _split_rows(index, test_fraction, test_images)
+    found = Found(index.classes, [], index.listing(test), {})
+    decoded = examples(index.folder, found, size, channels, told.take(test))
+    names, shape = class_names(index.classes), decoded.split.image_shape
+    values = {name: column.array[train] for name, column in told.values.items()}
+    return ImageDataset(
+        printable(index.folder.name or index.folder.resolve().name),
+        StreamedSplit(
+            Rows(train),
+            shape,
+            decode=FileDecoder(index, decoded.reading, told),
+            counts=np.bincount(index.labels[train], minlength=max(len(index.classes), 1)),
+            identity=index.digest(train),
+        ),
+        decoded.split,
+        len(index.classes),
+        f"streamed from the image files in {printable(index.folder)}{told.meanings()}",
+        names,
+        specs(told.wanted, [decoded.split.parts | values, decoded.split.parts], len(index.classes))
+        if told.wanted
+        else None,
+    )
+
+
+def _split_rows(index: FileIndex, test_fraction: float, test_images: int) -> tuple[np.ndarray, Sequence[int]]:
+    """The rows of the training split, and those of the test images that are kept."""
+    count = len(index)
+    train, test = np.arange(index.train), np.arange(index.train, count)
+    if not len(test):
+        share = min(test_fraction, test_images / count)
+        mask = hold_out(index.labels, lambda n: min(max(1, round(share * n)), n - 1))
+        train, test = np.flatnonzero(~mask), np.flatnonzero(mask)
+    if not len(test):
+        raise ValueError(f"no test split can be taken from {count} images: some class needs at least two")
+    kept = min(test_images, len(test))
+    return train, test[np.arange(kept) * len(test) // kept].tolist()
