@@ -34,7 +34,7 @@ class FileIndex:
 
     folder: Path
     names: UInt8[np.ndarray, " B"]
-    starts: Int[np.ndarray, " N+1"]
+    starts: Int[np.ndarray, " ends"]
     labels: Int32[np.ndarray, " N"]
     train: int
     classes: tuple[str, ...]

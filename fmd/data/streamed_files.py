@@ -6,6 +6,7 @@ Test images are decoded to memory, as many as asked for, and say how the others 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from fmd.data.file_index import FileIndex
 from fmd.data.layout import Found
 from fmd.data.parts import as_kind, specs
 from fmd.data.reading import Unreadable
-from fmd.data.split import Parts, hold_out
+from fmd.data.split import hold_out
 from fmd.data.streaming import StreamedSplit
 from fmd.files import printable
 
@@ -42,7 +43,7 @@ class FileDecoder:
     reading: dict[str | None, FileReader]
     told: Told
 
-    def __call__(self, row: int) -> tuple[np.ndarray, int | Parts]:
+    def __call__(self, row: int) -> tuple[np.ndarray, int | dict[str, Any]]:
         image = self._read(None, self.index.path(row))
         label = self.index.labels[row]
         if not self.told.wanted:
