@@ -3,6 +3,7 @@
 A process does not import JAX. It puts the images of a batch into shared memory, and the rest goes through a pipe.
 """
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -44,8 +45,12 @@ class Workers:
     """
 
     def __init__(self, read: Read, step: int, count: int) -> None:
+        pickled = cloudpickle.dumps(read)
+        # Not as an argument: Python waits for ever where a process ends before it has read a long one.
+        self._given = SharedMemory(create=True, size=len(pickled))
+        self._given.buf[: len(pickled)] = pickled
         self._pool = ProcessPoolExecutor(
-            count, multiprocessing.get_context("spawn"), initializer=_start, initargs=(cloudpickle.dumps(read),)
+            count, multiprocessing.get_context("spawn"), initializer=_start, initargs=(self._given.name,)
         )
         self._waiting: deque[Future[Handed]] = deque()
         self._next, self._ahead = step, AHEAD * count
@@ -58,7 +63,8 @@ class Workers:
             handed = self._waiting.popleft().result()
         except BrokenProcessPool:
             raise RuntimeError(
-                "a worker process was ended, perhaps for want of memory: take fewer with config.data.workers"
+                "a worker process was ended, perhaps for want of memory: take fewer with config.data.workers; a script "
+                "of your own must begin what it does under `if __name__ == '__main__':`"
             ) from None
         if isinstance(handed, str):
             raise ValueError(handed)
@@ -75,6 +81,9 @@ class Workers:
             if isinstance(handed, Shared):
                 _taken(handed)
         self._waiting.clear()
+        with contextlib.suppress(FileNotFoundError):  # closed twice
+            self._given.close()
+            self._given.unlink()
 
 
 def need_shared_memory(size: int) -> None:
@@ -98,10 +107,12 @@ def _taken(handed: Shared) -> np.ndarray:
 _read: Read  # of a worker process
 
 
-def _start(pickled: bytes) -> None:
+def _start(block: str) -> None:
     """Begins a process: it leaves a Ctrl-C to its parent, and ends when that ends, however it ends."""
     global _read
-    _read = cloudpickle.loads(pickled)
+    given = SharedMemory(block)
+    _read = cloudpickle.loads(bytes(given.buf))
+    given.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fmd.data import ImageDataset, ImageStream, Split, StreamedSplit, batch_indices
+from fmd.data.reading import Unreadable
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 4, 3, 1), dtype=np.uint8)
 LABELS = (np.arange(23) % 5).astype(np.int32)
@@ -165,3 +166,31 @@ def test_a_split_in_memory_streams_like_one_on_disk():
     for name in ("label", "style"):
         np.testing.assert_array_equal(y[name], expected.y[name])
         assert y[name].dtype == expected.y[name].dtype
+
+
+def fourth_is_broken(pair):
+    """The example, unless its label is 3."""
+    if pair[1] == 3:
+        raise Unreadable("a broken file")
+    return pair
+
+
+def test_processes_read_what_threads_read():
+    last = batch_indices(9, 3, 6, 23)[4]  # of the first epoch
+    pairs = [(np.zeros(3) if k == last else image, label) for k, (image, label) in enumerate(PAIRS)]
+    split = StreamedSplit(pairs, (4, 3, 1), decode=fourth_is_broken)
+    theirs = split.stream(batch_size=6, seed=9, step=1, workers=2)
+    for step in (1, 2):
+        ours = split.stream(batch_size=6, seed=9, step=step)
+        for one, other in zip(next(ours), next(theirs), strict=True):
+            np.testing.assert_array_equal(one, other)
+        ours.close()
+    assert theirs.step == 3
+    with pytest.raises(ValueError, match=r"uint8 images \[H, W, C\], got float64"):
+        next(theirs)
+    theirs.close()
+
+
+def test_too_little_shared_memory_is_one_line():
+    with pytest.raises(ValueError, match=r"workers: \S+ GB of batches wait in /dev/shm.*or 0 for threads"):
+        StreamedSplit(PAIRS, (10**6, 10**6, 3)).stream(batch_size=6, seed=9, workers=2)
