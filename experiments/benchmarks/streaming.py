@@ -4,8 +4,8 @@
     taskset -c 1 python experiments/benchmarks/streaming.py --folder=PATH --size=32 --only=folder
     taskset -c 1 python experiments/benchmarks/streaming.py --files=200000 --only=start
 
-Pillow's rate is a loop over the same files: open, crop and resize as `fmd.data.images` does, copy to an array. The rates
-of fmd are those of one reader of a stream, batches and all. They are measured in turns, in CPU seconds of the process.
+Pillow's rate is a loop over the same files: open, crop and resize as `fmd.data.images` does, copy to an array. The
+rates of fmd are those of one reader of a stream, batches and all. All are measured in turns, in CPU seconds.
 
 Cores that a step time needs: batch size / (step time x images per second of a core).
 """

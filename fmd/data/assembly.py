@@ -108,7 +108,8 @@ class FileReader:
     factor: int
 
     def __call__(self, path: Path) -> np.ndarray:
-        return images.read(path, self.size, self.channels, self.bits) * np.uint8(self.factor)
+        image = images.read(path, self.size, self.channels, self.bits)
+        return image if self.factor == 1 else image * np.uint8(self.factor)
 
     @classmethod
     def of(cls, decoded: decoding.Decoded, pixels: np.ndarray) -> "FileReader":

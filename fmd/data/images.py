@@ -5,6 +5,7 @@ target with the Lanczos filter (which averages where it shrinks). For a square t
 shorter side.
 """
 
+import functools
 import io
 import re
 from collections.abc import Callable
@@ -105,7 +106,8 @@ def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> UI
         if upright.has_transparency_data:
             white = Image.new("RGBA", upright.size, "white")
             upright = Image.alpha_composite(white, upright.convert("RGBA"))
-        return _to_array(_fit(upright.convert("L" if channels == 1 else "RGB"), size))
+        mode = "L" if channels == 1 else "RGB"
+        return _to_array(_fit(upright if upright.mode == mode else upright.convert(mode), size))
 
     return _open(path, decode)
 
@@ -146,8 +148,7 @@ def _open(path: Path, use: Callable[["Image.Image"], T]) -> T:
     """
     from PIL import Image
 
-    Image.init()
-    formats = [name for name in _FORMATS if name in Image.OPEN]
+    formats = _formats()
     try:
         with Image.open(path, formats=formats) as image:
             return use(image)
@@ -162,6 +163,15 @@ def _open(path: Path, use: Callable[["Image.Image"], T]) -> T:
                 return use(image)
         except Exception:
             raise error from None
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """The formats of `_FORMATS` that this Pillow can open."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _orientation(image: "Image.Image") -> int:

@@ -3,7 +3,7 @@
 `Read` is a pure function from a step to a batch, so any thread or process can call it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,25 +80,31 @@ class Read:
         first = step * self.batch_size + self.host * self.local
         wanted = example_indices(self.seed, first, self.local, len(self.source)).tolist()
         found = zip(wanted, read(self.source, wanted), strict=True)
-        return _as_batch([decoded(self.source, self.decode, *one) for one in found], self.size, self.limits)
+        examples = (decoded(self.source, self.decode, *one) for one in found)
+        return _as_batch(examples, self.local, self.size, self.limits)
 
 
 def _as_batch(
-    examples: Sequence[tuple[np.ndarray, Any]], size: tuple[int, int] | None, limits: Mapping[str, int]
+    examples: Iterator[tuple[np.ndarray, Any]], count: int, size: tuple[int, int] | None, limits: Mapping[str, int]
 ) -> Batch:
-    pixels, conditions = zip(*examples, strict=True)
-    for image in pixels:
+    """`count` examples as a batch; each goes to its place at once, so that its memory serves the next one."""
+    pixels, conditions = np.empty(0, np.uint8), []
+    for row, (image, y) in enumerate(examples):
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"the source must give uint8 images [H, W, C], got {image.dtype} {list(image.shape)}")
-    if size is not None:
-        pixels = tuple(images.fit_array(image, size) for image in pixels)
-    if len(shapes := {image.shape for image in pixels}) > 1:
-        raise ValueError(f"images of different shapes in one batch ({sorted(shapes)[:2]}, ...): set image_size")
+        fitted = image if size is None else images.fit_array(image, size)
+        if row == 0:
+            pixels = np.empty((count, *fitted.shape), np.uint8)
+        if fitted.shape != pixels.shape[1:]:
+            shapes = sorted({fitted.shape, pixels.shape[1:]})
+            raise ValueError(f"images of different shapes in one batch ({shapes}, ...): set image_size")
+        pixels[row] = fitted
+        conditions.append(y)
     if isinstance(conditions[0], dict):
         y: np.ndarray | Parts = {name: as_part(np.stack([c[name] for c in conditions])) for name in conditions[0]}
     else:
         y = as_labels(np.array(conditions))
-    batch = Split(np.stack(pixels), y)
+    batch = Split(pixels, y)
     for name, limit in limits.items():
         if (worst := int(batch.parts[name].max())) >= limit:
             raise ValueError(f"the source gives the {name} {worst}, but there are {limit}: 0 to {limit - 1}")

@@ -1,17 +1,14 @@
 """Prepared folders: the bytes of an uninterrupted run, the batches of the set itself, and what is refused."""
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
 
-from fmd import main
 from fmd.data import ImageDataset, Split, StreamedSplit, load
 from fmd.data.order import batch_indices
 from fmd.data.prepare import prepare
 from fmd.data.reading import Unreadable
-from tests.helpers.pictures import paint_classes
 
 RANDOM = np.random.default_rng(0)
 SMALL = 4 * (4 * 3 * 1 + 4 + 8)  # bytes of four records
@@ -117,7 +114,7 @@ def test_damage_is_named_and_mended_by_the_same_command(dataset, prepared):
 
 
 def test_another_preparation_and_other_files_are_refused(dataset, prepared, tmp_path):
-    with pytest.raises(FileExistsError, match=r"out holds another preparation \(train 23, not 7, digest .*another --out"):
+    with pytest.raises(FileExistsError, match=r"another preparation \(train 23, not 7, digest .*another --out"):
         prepare(dataclasses.replace(dataset, train=split(7, True)), prepared, shard_bytes=SMALL, quiet=True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
