@@ -39,6 +39,21 @@ class Pair(nn.Module):
         return x, x
 
 
+class Later(nn.Module):
+    """A model with parameters that are made only where it is told r."""
+
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False, r=None):
+        return x if r is None else nn.Dense(1)(x)
+
+
+def test_parameters_do_not_depend_on_what_a_call_is_told():
+    with pytest.raises(ValueError, match="Later makes other parameters where it is told r; its fields must say which"):
+        check_contract(Later(), (6, 4, 1), second_time=True)
+
+
 @pytest.mark.parametrize("model", [Linear(), build_model("unet", {"base_channels": 8, "num_classes": 0})])
 def test_good_models_pass(model):
     assert isinstance(model, Model)
