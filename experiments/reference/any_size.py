@@ -70,11 +70,16 @@ def main() -> None:
             folder, workdir = Path(work) / name, Path(work) / f"run_{name}"
             draw_folder(folder, args.per_class, height, width, channels)
             params = {"path": str(folder), "image_size": (height, width), "channels": channels}
-            config = resolve_for_this_machine(
-                configs.load_file(CONFIG),
-                [("data.params", repr(params)), ("train.num_steps", str(args.steps)), ("checkpoint.every", str(args.steps)),
-                 ("optimizer.warmup_steps", str(args.steps // 20)), ("log.eval_every", "0"), ("log.samples_every", "0")],
-            )  # fmt: skip
+            changes = {
+                "data.params": params,
+                "train.num_steps": args.steps,
+                "checkpoint.every": args.steps,
+                "optimizer.warmup_steps": args.steps // 20,
+                "log.eval_every": 0,
+                "log.samples_every": 0,
+            }
+            overrides = [(name, str(value)) for name, value in changes.items()]
+            config = resolve_for_this_machine(configs.load_file(CONFIG), overrides)
             commands.train_config(config, workdir)
             labels = np.repeat(np.arange(len(CLASSES)), SHOWN)
             drawn = load(workdir)(labels, key(123), weight=2.0)
