@@ -17,6 +17,7 @@ from fmd.data import images
 from fmd.data.arrays import as_labels, as_part
 from fmd.data.order import example_indices
 from fmd.data.split import Parts, Split
+from fmd.extras import need
 
 Batch = tuple[np.ndarray, np.ndarray | Parts]
 Example = Any  # whatever a source holds; `decode` makes it (image, y)
@@ -63,7 +64,7 @@ class ImageStream:
         threads: each reads one batch at a time, so up to this many finished batches wait in memory.
 
     Raises:
-        ValueError: for an empty source, a batch that the hosts cannot share evenly, or a host number out of range; from
+        ValueError: where grain is not installed, for an empty source, a batch that the hosts cannot share evenly, or a host number out of range; from
             `next`, for examples that are not uint8 images of one size with conditions of one form.
     """
 
@@ -81,8 +82,7 @@ class ImageStream:
         limits: Mapping[str, int] | None = None,
         threads: int = 8,
     ) -> None:
-        import grain
-
+        grain = need("grain", "stream")
         if not 0 <= process_index < process_count:
             raise ValueError(f"process_index must lie in [0, {process_count}), got {process_index}")
         if batch_size < 1 or batch_size % process_count:
