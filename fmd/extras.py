@@ -1,4 +1,4 @@
-"""Packages that only some parts of fmd need. They are not installed with it; each belongs to an extra of pyproject.toml."""
+"""Packages that only some parts of fmd need: each belongs to an extra of pyproject.toml."""
 
 import importlib
 from typing import Any

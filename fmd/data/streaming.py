@@ -64,8 +64,9 @@ class ImageStream:
         threads: each reads one batch at a time, so up to this many finished batches wait in memory.
 
     Raises:
-        ValueError: where grain is not installed, for an empty source, a batch that the hosts cannot share evenly, or a host number out of range; from
-            `next`, for examples that are not uint8 images of one size with conditions of one form.
+        ValueError: where grain is not installed, for an empty source, a batch that the hosts cannot share evenly, or a
+            host number out of range; from `next`, for examples that are not uint8 images of one size with conditions of
+            one form.
     """
 
     def __init__(
