@@ -125,7 +125,7 @@ class Lab:
         self.config, self.layout, self.data = config, layout, data or dataset()
         shape, tells = self.data.image_shape, recipes.make_telling(config, self.data)
         self.told = tells.spec
-        self.model = recipes.make_model(config, shape, self.data.num_classes, self.told)
+        self.model = recipes.make_model(config, self.data.num_classes, self.told)
         self.recipe = recipes.make_recipe(config, self.model, shape, tells, layout)
         self.abstract = jax.eval_shape(self.init)
         self.shardings = devices.state_shardings(layout, self.abstract, smallest)
