@@ -86,7 +86,8 @@ def check_contract(
         raise ValueError(f"model {name} has no guidance weight: its call takes no w, which the method needs")
 
     variables, (x, t, y), later = _trace(model, image_shape, conditions, second_time, guidance_input)
-    if jax.tree.structure(jax.eval_shape(model.init, jax.random.key(0), x, t, y)) != jax.tree.structure(variables):
+    alone = jax.eval_shape(model.init, jax.random.key(0), x, t, y) if later else variables
+    if jax.tree.structure(alone) != jax.tree.structure(variables):
         raise ValueError(
             f"model {name} makes other parameters where it is told {' and '.join(later)}; its fields must say which, "
             f"e.g. second_time, since a model is made without: r is t there"
