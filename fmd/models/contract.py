@@ -87,7 +87,8 @@ def check_contract(
 
     variables, (x, t, y), later = _trace(model, image_shape, conditions, second_time, guidance_input)
     alone = jax.eval_shape(model.init, jax.random.key(0), x, t, y) if later else variables
-    if jax.tree.structure(alone) != jax.tree.structure(variables):
+    structure: object = jax.tree.structure(variables)
+    if structure != jax.tree.structure(alone):
         raise ValueError(
             f"model {name} makes other parameters where it is told {' and '.join(later)}; its fields must say which, "
             f"e.g. second_time, since a model is made without: r is t there"
