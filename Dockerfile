@@ -10,7 +10,7 @@ WORKDIR /opt/fmd
 COPY pyproject.toml README.md LICENSE ./
 COPY fmd ./fmd
 # hadolint ignore=DL3013  # the versions are pinned by the bounds in pyproject.toml
-RUN pip install --no-cache-dir '.[cuda12]'
+RUN pip install --no-cache-dir '.[cuda12,stream,tfds]'
 
 WORKDIR /workspace
 COPY configs ./configs

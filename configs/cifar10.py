@@ -1,6 +1,6 @@
 """Class-conditional CIFAR-10 through TensorFlow Datasets: the recipe, for one or more accelerators.
 
-    pip install -e '.[tfds]'        # once, to prepare the data set; reading it needs no TensorFlow
+    pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/cifar10.py
 
 Not run yet. Network, dropout, learning rate, EMA and number of images follow what the field reports for an FID near

@@ -1,6 +1,6 @@
 """Class-conditional CIFAR-10 in one evaluation of the network, for an accelerator: flow, jumps, images.
 
-    pip install -e '.[tfds]'        # once, to prepare the data set; reading it needs no TensorFlow
+    pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/cifar10_one_step.py
 
 Not run yet. The stages are those of configs/mnist_one_step.py, the network is smaller than that of configs/cifar10.py:

@@ -1,4 +1,4 @@
-"""scikit-learn's 8x8 digits, which are installed with fmd: nothing to download, the quickest way to see it work.
+"""The 8x8 digits that are installed with fmd: nothing to download, the quickest way to see it work.
 
 python -m fmd.main --config=configs/digits.py
 """

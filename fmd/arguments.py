@@ -20,13 +20,18 @@ SHOWN = 20  # classes in a line of the log
 def resolve_for_this_machine(file_config: Plain, overrides: Overrides) -> Config:
     """The file's config, its `on_cpu` block where there is no accelerator, then the command line's overrides.
 
-    Overrides of keys inside `on_cpu` change that block before it is used.
+    Overrides of keys inside `on_cpu` change that block before it is used. An accelerator checks the block, too.
     """
     inside = [pair for pair in overrides if pair[0].split(".")[0] == "on_cpu"]
     file_config = configs.override(file_config, inside)
-    if file_config.get("on_cpu") and jax.default_backend() == "cpu":
-        logging.info("no accelerator: using the config's on_cpu block (refuse with --config.on_cpu=None)")
-        file_config = configs.apply_on_cpu(file_config)
+    if file_config.get("on_cpu"):
+        smaller = configs.apply_on_cpu(file_config)
+        if jax.default_backend() == "cpu":
+            logging.info("no accelerator: using the config's on_cpu block (refuse with --config.on_cpu=None)")
+            file_config = smaller
+        else:
+            configs.resolve(smaller)
+        file_config = {**file_config, "on_cpu": None}  # a block that was used would undo what the overrides say
     outside = [pair for pair in overrides if pair not in inside]
     config = configs.resolve(configs.override(file_config, outside))
     refuse_without_effect(config.sample, [name.removeprefix("sample.") for name, _ in outside])

@@ -256,11 +256,11 @@ def load_file(path: str | Path) -> Plain:
 
 
 def apply_on_cpu(config: Plain) -> Plain:
-    """The config with its `on_cpu` block laid over it."""
+    """The config with its `on_cpu` block laid over it, and no block left that a later change would meet again."""
     block = config.get("on_cpu") or {}
     if not isinstance(block, Mapping):
         raise ValueError(f"config.on_cpu = {block!r}; it must be a block of overrides, or None")
-    return {**merge(config, block), "on_cpu": config.get("on_cpu")}
+    return {**merge(config, block), "on_cpu": None}
 
 
 def override(config: Plain, assignments: Sequence[tuple[str, str]]) -> Plain:

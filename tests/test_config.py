@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmd import config as configs
+from fmd.arguments import resolve_for_this_machine
 from fmd.blocks import checked, hints_of
 
 CONFIGS = sorted(glob.glob(str(Path(__file__).parents[1] / "configs" / "*.py")))
@@ -153,6 +154,16 @@ def test_a_block_is_a_dictionary_that_does_not_change():
 def test_the_cpu_block_is_laid_over_the_rest():
     config = {"train": {"num_steps": 10, "batch_size": 4}, "on_cpu": {"train": {"num_steps": 2}}}
     assert configs.apply_on_cpu(config)["train"] == {"num_steps": 2, "batch_size": 4}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_an_override_of_what_the_cpu_block_changes_holds(monkeypatch, backend):
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    file_config = {"init_from": None, "first": {"seed": 1}, "on_cpu": {"first": {"train": {"num_steps": 2}}}}
+    found = resolve_for_this_machine(file_config, [("first", "None"), ("init_from", "runs/a")])
+    assert (found.first, found.init_from) == (None, "runs/a")
+    with pytest.raises(ValueError, match=r"config\.train\.num_steps"):
+        resolve_for_this_machine({"on_cpu": {"train": {"num_steps": 0}}}, [])
 
 
 def test_a_config_file_that_is_no_config(tmp_path):

@@ -173,7 +173,7 @@ def traced(name: str, *, train_images: int = 60_000, samples: int = 512) -> dict
         config = config_of(name)
         dataset = random_dataset(SHAPES[config.data.source], 10)
         layout = devices.make_layout("jit")
-        model = recipes.make_model(config, dataset.image_shape, dataset.num_classes)
+        model = recipes.make_model(config, dataset.num_classes)
         recipe = recipes.make_recipe(config, model, dataset.image_shape, recipes.make_telling(config, dataset), layout)
 
         def init() -> Any:

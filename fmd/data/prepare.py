@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from fmd.data.dataset import ImageDataset
 from fmd.data.reading import Unreadable
-from fmd.data.records import FORMAT, INDEX, UNFINISHED, Form, Index, Shard, file_name, read_index
+from fmd.data.records import FORMAT, INDEX, UNFINISHED, Form, Index, Shard, array_record, file_name, read_index
 from fmd.data.split import Split
 from fmd.data.streaming import StreamedSplit
 from fmd.files import PREFIX, atomic_path, digest, printable, write_json
@@ -116,7 +115,7 @@ def _write(path: Path, examples: Iterable[tuple[bytes, int] | None], classes: in
     """Writes a shard, which appears when it is whole."""
     counts = [0] * classes
     with atomic_path(path, overwrite=True) as temporary:
-        writer = ArrayRecordWriter(str(temporary), WRITING)
+        writer = array_record().ArrayRecordWriter(str(temporary), WRITING)
         for record, label in filter(None, examples):
             writer.write(record)
             counts[label] += 1

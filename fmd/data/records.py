@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from fmd.data.arrays import as_part
+from fmd.extras import need
 from fmd.files import printable
 
 INDEX, UNFINISHED = "index.json", "unfinished.json"
@@ -112,6 +112,11 @@ class Index:
         return {name: shard for name, shard in sorted(self.shards.items()) if name.startswith(f"{split}-")}
 
 
+def array_record() -> Any:
+    """The module that reads and writes shards. Raises ValueError where it is not installed."""
+    return need("array_record.python.array_record_module", "stream")
+
+
 def file_name(split: str, number: int) -> str:
     """The name of a shard."""
     return f"{split}-{number:05d}.array_record"
@@ -167,5 +172,6 @@ class Records:
         with self._lock:
             if number not in self._readers:
                 path = str(self._paths[number])
-                self._readers[number] = ArrayRecordReader(path, options=READING, file_reader_buffer_size=2**15)
+                reader = array_record().ArrayRecordReader
+                self._readers[number] = reader(path, options=READING, file_reader_buffer_size=2**15)
             return self._readers[number]

@@ -20,6 +20,7 @@ from fmd.data import images
 from fmd.data.arrays import as_part
 from fmd.data.reading import Batch, Decode, RandomAccess, Read, decoded, image_and_label, read
 from fmd.data.workers import AHEAD, Workers, need_shared_memory
+from fmd.extras import need
 
 
 class ImageStream:
@@ -43,8 +44,9 @@ class ImageStream:
             of `source` and `decode` by pickle. The batches are the same.
 
     Raises:
-        ValueError: for an empty source, a batch that the hosts cannot share evenly, or a host number out of range; from
-            `next`, for examples that are not uint8 images of one size with conditions of one form.
+        ValueError: where grain is not installed, for an empty source, a batch that the hosts cannot share evenly, or a
+            host number out of range; from `next`, for examples that are not uint8 images of one size with conditions of
+            one form.
     """
 
     def __init__(
@@ -87,8 +89,7 @@ class ImageStream:
         self.step = step
         if self._workers:
             return Workers(self._read, step, self._workers)
-        import grain
-
+        grain = need("grain", "stream")
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
         return iter(grain.MapDataset.range(step, 2**62).map(self._read).to_iter_dataset(options))
 

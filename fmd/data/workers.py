@@ -6,6 +6,7 @@ A process does not import JAX. It puts the images of a batch into shared memory,
 import contextlib
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -16,11 +17,11 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-import cloudpickle
 import numpy as np
 
 from fmd.data.reading import Batch, Read
 from fmd.data.split import Parts
+from fmd.extras import need
 
 SHARED_MEMORY = Path("/dev/shm")
 AHEAD = 2  # batches that are under way or wait for each process
@@ -45,7 +46,7 @@ class Workers:
     """
 
     def __init__(self, read: Read, step: int, count: int) -> None:
-        pickled = cloudpickle.dumps(read)
+        pickled = need("cloudpickle", "stream").dumps(read)
         # Not as an argument: Python waits for ever where a process ends before it has read a long one.
         self._given = SharedMemory(create=True, size=len(pickled))
         self._given.buf[: len(pickled)] = pickled
@@ -111,7 +112,7 @@ def _start(block: str) -> None:
     """Begins a process: it leaves a Ctrl-C to its parent, and ends when that ends, however it ends."""
     global _read
     given = SharedMemory(block)
-    _read = cloudpickle.loads(bytes(given.buf))
+    _read = pickle.loads(bytes(given.buf))
     given.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

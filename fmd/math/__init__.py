@@ -38,7 +38,7 @@ The files, in the order in which a computation uses them:
     fields        a network's prediction as a field: guided in one network call, along another schedule, with noise
     grids         where the steps of a solver end
     simulators    solving a field from noise to data or back, on fixed grids or with step control per example
-    solvers       the numerical methods behind it, and what they cost
+    solvers       the numerical methods behind it by name, and what they cost (Diffrax's: runge_kutta)
     likelihood    log-density by the change of variables
     operators     what is measured of an image, with transposes and pseudo-inverses (those of images: image_operators)
     restoration   draws of an image given a measurement; its methods are in posterior_fields, flower and d_flow

@@ -16,7 +16,6 @@ Bits per dimension, and the dequantisation of pixels that they need, are in `fmd
 import math
 from collections.abc import Callable
 
-import diffrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, UInt8
@@ -52,7 +51,7 @@ def log_likelihood(
     end_epsilon: float | None = None,
     indices: Index | None = None,
     max_steps: int = 4096,
-    adjoint: diffrax.AbstractAdjoint | None = None,
+    adjoint: PyTree = None,
 ) -> tuple[LogDensities, Images]:
     """(log p_1(x1) in nats [B], the noise x(0) that flows to x1 [B, ...]), float32 at least.
 

@@ -1,7 +1,8 @@
 """Solving the flow dx/dt = field(t, x), noise to data or back, and the noisy flow around it.
 
 A field is written for a batch: `field(t, x, args) -> dx/dt` with t a scalar or [B], x [B, ...], and `args` anything
-else it needs (labels, weights, parameters of a toy). The solvers are Diffrax's, described in `fmd.math.solvers`.
+else it needs (labels, weights, parameters of a toy). The solvers are Diffrax's, described in `fmd.math.solvers`;
+`fmd.math.runge_kutta`, which imports Diffrax, is imported by the first solve.
 
 Differentiation and memory. With the default adjoint, `jax.grad` through a solve differentiates the numerical solution
 itself (discretise, then optimise). It keeps about sqrt(2 n) states for n steps (`max_steps` for an adaptive solver),
@@ -15,7 +16,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +68,7 @@ def solve_ode(
     jump_ts: Sequence[float] = (),
     end_epsilon: float | None = None,
     max_steps: int = 4096,
-    adjoint: diffrax.AbstractAdjoint | None = None,
+    adjoint: PyTree = None,
     memory: PyTree = None,
 ) -> Solution:
     """Solves dx/dt = field(t, x, args) from t0 to t1; t1 < t0 runs backwards.
@@ -95,7 +95,7 @@ def solve_ode(
                  0 asks the field at the ends themselves. Use 1e-4 for "vp", "linear_vp" and "sqrt_beta", whose
                  velocity is infinite at t = 1
     max_steps    adaptive only: steps tried, rejected ones included, before an example counts as failed
-    adjoint      how gradients are computed, `diffrax.RecursiveCheckpointAdjoint()` by default; see the module's text
+    adjoint      of Diffrax: how gradients are computed, `RecursiveCheckpointAdjoint()` by default; see the text above
     memory       any pytree, fixed grids only: the field is then field(t, x, args, memory) -> (dx/dt, memory), and the
                  memory that the first stage of a step returns is that of the next step. Gradients keep every step,
                  and `times` are interpolated linearly
@@ -104,6 +104,8 @@ def solve_ode(
     below what the dtype can do or given to a fixed grid, times outside [t0, t1] or out of order, a grid that is
     not monotonic, end_epsilon outside [0, 0.5), a memory with an adaptive solver or an adjoint.
     """
+    from fmd.math import runge_kutta
+
     solvers.check_name(solver)
     x0, dtype = _at_least_float32(x0)
     evaluate = Partial(_evaluate, field, _choose_end_epsilon(end_epsilon, dtype))
@@ -111,7 +113,6 @@ def solve_ode(
     when = solvers.make_times(times, ends, dtype)
     if memory is not None and (solver not in solvers.FIXED or adjoint is not None):
         raise ValueError(f"a memory needs a solver of fixed steps, one of {sorted(solvers.FIXED)}, and no adjoint")
-    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
 
     if solver in solvers.FIXED:
         if rtol is not None or atol is not None or len(jump_ts):
@@ -119,7 +120,7 @@ def solve_ode(
         knots = solvers.make_knots(grid, steps, t0, t1, dtype)
         if memory is not None:
             return _pack(_solve_with_memory(evaluate, x0, args, memory, solver, knots, when), when)
-        return _pack(solvers.fixed(diffrax.ODETerm(evaluate), x0, args, solver, knots, when, adjoint), when)
+        return _pack(runge_kutta.fixed(runge_kutta.ODETerm(evaluate), x0, args, solver, knots, when, adjoint), when)
 
     if grid is not None:
         raise ValueError(f"grid is for fixed-grid solvers, and {solver!r} chooses its own steps: give rtol and atol")
@@ -129,9 +130,9 @@ def solve_ode(
     default = TOLERANCE if dtype == jnp.float32 else 1e-8
     rtol = _check_tolerance("rtol", default if rtol is None else rtol, dtype, 8 * float(finfo(dtype).eps))
     atol = _check_tolerance("atol", default if atol is None else atol, dtype, 0.0)
-    controller = solvers.controller(solver, rtol, atol, np.asarray(sorted(jump_ts), dtype))
-    term, between = diffrax.ODETerm(evaluate), (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
-    return _pack(solvers.adaptive(term, x0, args, solver, between, when, adjoint, controller, max_steps), when)
+    controller = runge_kutta.controller(solver, rtol, atol, np.asarray(sorted(jump_ts), dtype))
+    term, between = runge_kutta.ODETerm(evaluate), (jnp.asarray(t0, dtype), jnp.asarray(t1, dtype))
+    return _pack(runge_kutta.adaptive(term, x0, args, solver, between, when, adjoint, controller, max_steps), when)
 
 
 def solve_sde(
@@ -152,7 +153,7 @@ def solve_sde(
     end_epsilon: float | None = None,
     independent: bool = True,
     indices: Index | None = None,
-    adjoint: diffrax.AbstractAdjoint | None = None,
+    adjoint: PyTree = None,
 ) -> Solution:
     """Samples dX = [v + g^2/2 score] dt + g dW with v = field(t, x, args), from t0 to t1 > t0.
 
@@ -171,6 +172,8 @@ def solve_sde(
     ValueError for an unknown noise or solver, a negative scale, t1 <= t0, and for a coupling that is not independent,
     whose score this equation does not know.
     """
+    from fmd.math import runge_kutta
+
     if not independent:
         raise ValueError("an SDE needs the score, which a velocity gives only for independent pairs: use solve_ode")
     if solver not in SDE_SOLVERS:
@@ -179,7 +182,6 @@ def solve_sde(
         raise ValueError(f"unknown noise {noise!r}; known: {', '.join(fields.NOISES)}")
     if concrete(scale) and not bool(np.all(np.isfinite(scale)) and np.all(np.asarray(scale) >= 0)):
         raise ValueError(f"scale={scale} must be finite and not negative")
-    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     x0, dtype = _at_least_float32(x0)
     evaluate = Partial(_evaluate, field, _choose_end_epsilon(end_epsilon, dtype))
     knots = solvers.make_knots(grid, steps, t0, t1, dtype)
@@ -187,13 +189,13 @@ def solve_sde(
     if all(map(concrete, ends)) and not ends[0] < ends[1]:
         raise ValueError(f"an SDE runs from noise to data: t0={ends[0]} must be below t1={ends[1]}")
 
-    term: solvers.Term = diffrax.ODETerm(evaluate)
+    term: runge_kutta.Term = runge_kutta.ODETerm(evaluate)
     if not (concrete(scale) and not np.any(scale)):
         dynamics = Partial(fields.stochastic, evaluate, schedule, noise, scale, knots)
         indices = jnp.arange(x0.shape[0]) if indices is None else indices
-        term = solvers.Noisy(dynamics, key, indices, knots, x0.shape[1:])
+        term = runge_kutta.Noisy(dynamics, key, indices, knots, x0.shape[1:])
     when = solvers.make_times(times, ends, dtype)
-    return _pack(solvers.fixed(term, x0, args, SDE_SOLVERS[solver], knots, when, adjoint), when)
+    return _pack(runge_kutta.fixed(term, x0, args, SDE_SOLVERS[solver], knots, when, adjoint), when)
 
 
 def _at_least_float32(state: PyTree) -> tuple[PyTree, np.dtype]:
@@ -244,7 +246,9 @@ def _solve_with_memory(
     field: Field, x0: PyTree, args: PyTree, memory: PyTree, solver: str, knots: solvers.Knots, times: Times | None
 ) -> solvers.Solved:
     """A Runge-Kutta step between neighbouring knots, whose first stage writes the memory of the next step."""
-    rows, weights, nodes = solvers.table(solvers.FIXED[solver])
+    from fmd.math import runge_kutta
+
+    rows, weights, nodes = runge_kutta.table(runge_kutta.METHODS[solver])
 
     def step(before: tuple[PyTree, PyTree], ends: tuple[Array, Array]) -> tuple[PyTree, PyTree]:
         (x, memory), (t0, t1) = before, ends

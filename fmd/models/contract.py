@@ -53,8 +53,8 @@ def check_contract(
     conditions: kinds.Spec | None = None,
     second_time: bool = False,
     guidance_input: bool = False,
-) -> None:
-    """Raises ValueError with one line where `model` breaks the contract.
+) -> bool:
+    """True where `model` needs rngs={"dropout": key} in training.
 
     Nothing is computed: the model is traced for a batch of two. Errors that the model raises itself (a size that it
     cannot take) pass through unchanged.
@@ -65,6 +65,9 @@ def check_contract(
         conditions: what it is to be told, None for labels alone.
         second_time: True where it must take a second time r.
         guidance_input: True where it must take a guidance weight w.
+
+    Raises:
+        ValueError: with one line where the model breaks the contract.
     """
     name = type(model).__name__
     if not isinstance(model, Model):
@@ -83,13 +86,27 @@ def check_contract(
         raise ValueError(f"model {name} has no guidance weight: its call takes no w, which the method needs")
 
     variables, (x, t, y), later = _trace(model, image_shape, conditions, second_time, guidance_input)
+    alone = jax.eval_shape(model.init, jax.random.key(0), x, t, y) if later else variables
+    structure: object = jax.tree.structure(variables)
+    if structure != jax.tree.structure(alone):
+        raise ValueError(
+            f"model {name} makes other parameters where it is told {' and '.join(later)}; its fields must say which, "
+            f"e.g. second_time, since a model is made without: r is t there"
+        )
     if extra := sorted(set(variables) - {"params"}):
         raise ValueError(f"model {name} keeps state in {extra}; only the collection 'params' is allowed")
 
+    rngs: dict[str, PyTree] = {}
     for train in (False, True):
+        call = functools.partial(model.apply, train=train)  # one function: conditions of one shape are traced once
         for told in (y, kinds.drop(y, conditions, model.num_classes)):
-            call = functools.partial(model.apply, train=train)
-            out = jax.eval_shape(call, variables, x, t, told, rngs={"dropout": jax.random.key(0)}, **later)
+            try:
+                out = jax.eval_shape(call, variables, x, t, told, **rngs, **later)
+            except flax.errors.InvalidRngError:
+                if not train:
+                    raise ValueError(f"model {name} draws random numbers with train=False; only training may") from None
+                rngs = {"rngs": {"dropout": jax.random.key(0)}}
+                out = jax.eval_shape(call, variables, x, t, told, **rngs, **later)
             shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
             if shape != x.shape or dtype != jnp.float32:
                 found = f"{dtype}{list(shape)}" if shape is not None else type(out).__name__
@@ -97,25 +114,7 @@ def check_contract(
                     f"model {name} returned {found} for images float32{list(x.shape)} (train={train}); "
                     "it must return a float32 array of the shape of x"
                 )
-
-
-def draws_random_numbers(
-    model: Model,
-    image_shape: tuple[int, ...],
-    conditions: kinds.Spec | None = None,
-    second_time: bool = False,
-    guidance_input: bool = False,
-) -> bool:
-    """True where the model needs rngs={"dropout": key} in training; traced, not computed.
-
-    The arguments are those of `check_contract`.
-    """
-    variables, arguments, later = _trace(model, image_shape, conditions, second_time, guidance_input)
-    try:
-        jax.eval_shape(functools.partial(model.apply, train=True), variables, *arguments, **later)
-    except flax.errors.InvalidRngError:
-        return True
-    return False
+    return bool(rngs)
 
 
 def _trace(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fmd.extras import need
 from fmd.pictures.svg import LOG_FROM, Point, log_ticks, short, thin
 from fmd.types import Field, Number
 
@@ -126,9 +127,8 @@ def sweep(setting: str, rows: Sequence[Mapping[str, object]], *, width: int = 72
 
 def _figure(width: int, height: int) -> tuple[Any, Any]:
     """A figure of so many pixels, and its axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure((width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained")
+    matplotlib = need("matplotlib.figure", "notebooks")
+    figure = matplotlib.Figure((width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained")
     return figure, figure.subplots()
 
 

@@ -52,6 +52,9 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, allow_log: 
     for number, (name, points) in enumerate(drawn.items()):
         path = _path([(across(x), None if y is None else up(y)) for x, y in points])
         parts.append(f'<path class="line s{number % 8}" d="{path}"><title>{html.escape(name)}</title></path>')
+        x, y = next(((x, y) for x, y in reversed(points) if y is not None), (x_low, None))
+        newest = "" if y is None else f'<circle class="s{number % 8}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5"/>'
+        parts.append(newest)
 
     legend = ""
     if len(drawn) > 1:
@@ -92,7 +95,8 @@ def short(value: Number) -> str:
         if abs(value) >= limit:
             return f"{value / unit:.3g}{letter}"
     if abs(value) < 1e-3:
-        return f"{value:.2g}".replace("e-0", "e-")
+        digits, power = f"{value:.1e}".split("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{value:.4g}"
 
 
@@ -130,7 +134,7 @@ def _range(values: Sequence[Number], logarithmic: bool) -> tuple[Number, Number]
 def _path(points: Sequence[Point]) -> str:
     """SVG path data; the pen is lifted at None.
 
-    A point alone is drawn as a dot, by the round ends of its line.
+    A point alone is drawn as a dot, by the round ends of its line; the newest has a circle beside.
     """
     commands, pen = [], "M"
     for x, y in points:

@@ -10,7 +10,7 @@ from fmd.config import Config
 from fmd.data import ImageDataset
 from fmd.devices import Layout, gather_params
 from fmd.models import conditions
-from fmd.models.contract import Model, check_contract, draws_random_numbers
+from fmd.models.contract import Model, check_contract
 from fmd.models.registry import build_model
 from fmd.run_info import RunInfo
 from fmd.telling import Telling, telling
@@ -22,20 +22,14 @@ from fmd.training.tuning import tuning_of
 from fmd.types import Params
 
 
-def make_model(config: Config, image_shape: tuple[int, int, int], num_classes: int, told: Plain | None = None) -> Model:
-    """The network of a config, checked against the contract for these images and conditions.
-
-    Raises ValueError where it breaks the contract.
-    """
+def make_model(config: Config, num_classes: int, told: Plain | None = None) -> Model:
+    """The network of a config for these conditions; `make_recipe` checks it against the contract."""
     offered: dict[str, object] = {"num_classes": num_classes, **({} if told is None else {"conditions": told})}
-    inputs = methods.inputs_of(config)
-    offered |= inputs
+    offered |= methods.inputs_of(config)
     given = config.model.params.get("num_classes", num_classes)
     if given != num_classes:
         raise ValueError(f"config.model.num_classes = {given}, but the data set has {num_classes}; leave it out")
-    model = build_model(config.model.name, config.model.params, **offered)
-    check_contract(model, image_shape, told, **inputs)
-    return model
+    return build_model(config.model.name, config.model.params, **offered)
 
 
 def make_telling(config: Config, dataset: ImageDataset) -> Telling:
@@ -60,10 +54,11 @@ def make_recipe(
 ) -> Recipe:
     """Everything that stays the same during a run, for the devices of `layout` (default: one).
 
-    Raises ValueError for parts that do not fit.
+    Raises ValueError for parts that do not fit, a model that breaks the contract among them.
     """
     o, method = config.optimizer, methods.from_config(config)
     told = tells.spec
+    stochastic = check_contract(model, image_shape, told, **methods.inputs_of(config))
     learning_rate = optimizers.learning_rate(
         o.learning_rate,
         config.train.num_steps,
@@ -95,7 +90,7 @@ def make_recipe(
         frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
         tell=tells.in_training,
-        stochastic=draws_random_numbers(model, image_shape, told, **methods.inputs_of(config)),
+        stochastic=stochastic,
         accumulation=config.train.grad_accumulation,
         skip_nonfinite=config.train.on_nonfinite == "skip",
     )

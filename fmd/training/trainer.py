@@ -106,7 +106,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     shape = dataset.image_shape
     tells = recipes.make_telling(config, dataset)
     told = tells.spec
-    model = recipes.make_model(config, shape, dataset.num_classes, told)
+    model = recipes.make_model(config, dataset.num_classes, told)
     info = recipes.make_info(config, dataset)
     teacher = origin.teacher_of(config, workdir, info)
     info = info if teacher is None else info.replace(teacher=teacher.digest())

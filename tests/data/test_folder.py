@@ -127,7 +127,7 @@ def test_folders_that_cannot_serve_are_named(tmp_path, monkeypatch):
 
 def test_images_without_labels_train_an_unconditional_model(tmp_path):
     for k in range(12):
-        paint(tmp_path / "set" / f"{k}.png", 20 * k, size=(8, 8), mode="L")
+        paint(tmp_path / "set" / f"{k}.png", 20 * k, size=(9, 7), mode="L")
     (tmp_path / "set" / "11.png").write_bytes(b"not a PNG")
 
     def settings(**overrides):
@@ -150,7 +150,7 @@ def test_images_without_labels_train_an_unconditional_model(tmp_path):
     draw = sampler.load(tmp_path / "run", layout=run.layout)
     labels = arguments.parse_labels(None, 3, draw.info)
     np.testing.assert_array_equal(labels, arguments.parse_labels("null", 3, draw.info))
-    assert draw(labels, jax.random.key(0)).shape == (3, 8, 8, 1)
+    assert draw(labels, jax.random.key(0)).shape == (3, 7, 9, 1)
     with pytest.raises(ValueError, match="this model was trained without labels and takes 0 alone"):
         draw([1], jax.random.key(0))
     with pytest.raises(ValueError, match="use weight 1"):

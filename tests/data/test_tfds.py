@@ -145,7 +145,7 @@ def test_unknown_unprepared_and_damaged_sets_are_refused(tmp_path, monkeypatch):
     with pytest.raises(KeyError, match=r"TFDS knows no set 'cifra10' .* did you mean cifar10"):
         load("tfds", name="cifra10", data_dir=str(tmp_path))
     monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"needs TensorFlow: pip install 'flow-matching-designs\[tfds\]'"):
+    with pytest.raises(RuntimeError, match=r"needs TensorFlow: pip install 'flow-matching-designs\[tensorflow\]'"):
         load("tfds", name="cifar10", data_dir=str(tmp_path))
     folder = prepare(tmp_path, "my_set", "tfrecord", {"train": pair(12)})
     shard = folder / "my_set-train.tfrecord-00001-of-00002"

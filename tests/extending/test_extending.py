@@ -28,7 +28,11 @@ CONFIGS = {
     "my_rule_with_memory": {"sample": {"guidance": {"name": "my_rule_with_memory", "weight": 3.0}, "steps": 2}},
     "my_source": {"data": {"source": "my_source"}, "model": toys.UNET},
     "my_condition": {"data": {"source": "with_my_condition"}, "model": toys.UNET},
-    "my_method": {"method": {"name": "my_method"}, "model": toys.UNET, "path": {"times": {"name": "uniform"}}},
+    "my_method": {
+        "method": {"name": "my_method"},
+        "model": {"name": "toy_jumps"},
+        "path": {"times": {"name": "uniform"}},
+    },
     "my_method_with_teacher": {"method": {"name": "my_method_with_teacher", "pull": 0.5}},
 }
 

@@ -46,6 +46,24 @@ class Toy(nn.Module):
         return nn.Conv(x.shape[-1], (3, 3))(h)
 
 
+@register_model("toy_jumps")
+class ToyJumps(nn.Module):
+    """A network that takes a second time, and compiles in half the time of a UNet; at r = t as if there were none."""
+
+    num_classes: int
+    width: int = 8
+    second_time: bool = False
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False, r=None):
+        told = nn.Dense(self.width, name="time")(t[:, None]) + nn.Embed(self.num_classes + 1, self.width)(y)
+        if self.second_time:
+            later = (t if r is None else r) - t
+            told = told + nn.Dense(self.width, use_bias=False, kernel_init=nn.zeros, name="step")(later[:, None])
+        h = nn.silu(nn.Conv(self.width, (3, 3), name="enter")(x) + told[:, None, None])
+        return nn.Conv(x.shape[-1], (3, 3), name="leave")(h)
+
+
 @register_source("toy")
 def dataset(size: int = 96) -> ImageDataset:
     random = np.random.default_rng(0)
@@ -107,7 +125,7 @@ class Lab:
         self.config, self.layout, self.data = config, layout, data or dataset()
         shape, tells = self.data.image_shape, recipes.make_telling(config, self.data)
         self.told = tells.spec
-        self.model = recipes.make_model(config, shape, self.data.num_classes, self.told)
+        self.model = recipes.make_model(config, self.data.num_classes, self.told)
         self.recipe = recipes.make_recipe(config, self.model, shape, tells, layout)
         self.abstract = jax.eval_shape(self.init)
         self.shardings = devices.state_shardings(layout, self.abstract, smallest)

@@ -29,12 +29,14 @@ def test_the_example_on_the_page_runs():
     np.testing.assert_allclose(scope["images"], expected, atol=0.1)  # Heun steps across the jumps
 
 
-def test_importing_the_room_starts_no_backend_and_loads_nothing_heavy():
+def test_importing_the_room_or_the_methods_starts_no_backend_and_loads_nothing_heavy():
     """A platform that does not exist would fail as soon as a backend started."""
     code = """
         import sys
         import fmd.math.couplings, fmd.math.few_step, fmd.math.fields, fmd.math.likelihood, fmd.math.times
-        heavy = {"tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "grain", "flax"} & set(sys.modules)
+        import fmd.methods.distribution_matching, fmd.methods.flow_matching, fmd.methods.mean_flow
+        data = {"tensorflow", "tensorflow_datasets", "grain", "sklearn", "PIL", "matplotlib"}
+        heavy = (data | {"flax", "orbax", "diffrax", "ml_collections"}) & set(sys.modules)
         assert not heavy, heavy
     """
     environment = {"JAX_PLATFORMS": "none_such", "PATH": ""}

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import pytest
 
-from fmd.models.contract import Model, check_contract, draws_random_numbers
+from fmd.models.contract import Model, check_contract
 from fmd.models.registry import build_model
 
 
@@ -25,6 +25,14 @@ class Linear(nn.Module):
         return out[:, self.crop :].astype(self.dtype)
 
 
+class AlwaysNoisy(nn.Module):
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False):
+        return nn.Dropout(0.5, deterministic=False)(x)
+
+
 class NoClasses(nn.Module):
     @nn.compact
     def __call__(self, x, t, y, train=False):
@@ -37,6 +45,21 @@ class Pair(nn.Module):
     @nn.compact
     def __call__(self, x, t, y, train=False):
         return x, x
+
+
+class Later(nn.Module):
+    """A model with parameters that are made only where it is told r."""
+
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, x, t, y, train=False, r=None):
+        return x if r is None else nn.Dense(1)(x)
+
+
+def test_parameters_do_not_depend_on_what_a_call_is_told():
+    with pytest.raises(ValueError, match="Later makes other parameters where it is told r; its fields must say which"):
+        check_contract(Later(), (6, 4, 1), second_time=True)
 
 
 @pytest.mark.parametrize("model", [Linear(), build_model("unet", {"base_channels": 8, "num_classes": 0})])
@@ -53,6 +76,7 @@ def test_good_models_pass(model):
         (Linear(statistics=True), r"keeps state in \['batch_stats'\]"),
         (NoClasses(), "NoClasses must be a flax.linen.Module with a field num_classes"),
         (Pair(), "Pair returned tuple"),
+        (AlwaysNoisy(), "AlwaysNoisy draws random numbers with train=False"),
     ],
 )
 def test_broken_models_are_named(model, message):
@@ -75,7 +99,20 @@ class Noisy(nn.Module):
 
 @pytest.mark.parametrize(("rate", "draws"), [(0.5, True), (0.0, False), (None, False)])
 def test_dropout_is_found_by_tracing(rate, draws):
-    assert draws_random_numbers(Noisy(rate), (4, 4, 1)) == draws
+    assert check_contract(Noisy(rate), (4, 4, 1)) == draws
+
+
+def test_a_model_is_traced_three_times():
+    """A start spends most of its time on traces: one of its parameters, one for each value of `train`."""
+    traced = []
+
+    class Counted(Noisy):
+        def __call__(self, x, t, y, train=False):
+            traced.append(train)
+            return super().__call__(x, t, y, train)
+
+    check_contract(Counted(None), (4, 4, 1))
+    assert traced == [False, False, True]
 
 
 SPEC = {"label": {"kind": "label", "num_classes": 3}, "style": {"kind": "vector", "size": 5}}
@@ -84,8 +121,7 @@ SPEC = {"label": {"kind": "label", "num_classes": 3}, "style": {"kind": "vector"
 def test_conditions_and_a_second_time_pass_where_a_model_has_them():
     settings = {"base_channels": 8, "num_classes": 0, "conditions": SPEC, "second_time": True, "dropout": 0.1}
     model = build_model("unet", settings)
-    check_contract(model, (6, 4, 2), SPEC, second_time=True)
-    assert draws_random_numbers(model, (6, 4, 2), SPEC, second_time=True)
+    assert check_contract(model, (6, 4, 2), SPEC, second_time=True)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_thinning_keeps_the_mean_the_order_and_the_end():
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (0.1 + 0.2, "0.3"), (1234, "1234"), (12345, "12.3k"), (999_999, "1M"), (2.5e9, "2.5G"), (2e-5, "2e-5"),
-     (-0.00012, "-0.00012"), (1e-12, "1e-12")],
+     (-0.00012, "-1.2e-4"), (0.00025, "2.5e-4"), (1e-12, "1e-12")],
 )  # fmt: skip
 def test_short_numbers(value, text):
     assert svg.short(value) == text

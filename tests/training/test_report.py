@@ -70,7 +70,7 @@ def test_the_page_needs_nothing_beside_itself(text):
 def test_the_embedded_grids_are_the_files(toy_run):
     grids = report.saved_grids(toy_run.workdir, toy_run.step)
     embedded = re.findall(r"base64,([^\"]+)", report.sample_grids(grids))
-    assert [base64.b64decode(data) for data in embedded] == [path.read_bytes() for _, path in grids]
+    assert [base64.b64decode(data) for data in embedded] == [path.read_bytes() for _, path in reversed(grids)]
 
 
 def test_text_is_escaped(toy_run, tmp_path):
@@ -119,8 +119,29 @@ def test_a_run_that_is_opened_again_when_finished_still_has_its_page(toy_run, te
     (toy_run.workdir / "report.html").unlink()
     commands.train_config(toy_run.config, toy_run.workdir)
     again = (toy_run.workdir / "report.html").read_text()
-    without_clock = [re.sub(r"<span>[\d :-]+</span>", "", page) for page in (text, again)]
+    without_clock = [re.sub(r"<span>written [\d :-]+</span>", "", page) for page in (text, again)]
     assert without_clock[0] == without_clock[1]
+
+
+def test_a_run_in_progress_says_how_long_it_takes_and_loads_again(toy_run, text, tmp_path):
+    timing = JsonLines(tmp_path / "timing.jsonl", after=0)
+    timing.append({"step": 2, "seconds": 300.0, "seconds_per_step": 150.0, "compilation_seconds": 99.0})
+    timing.append({"step": 4, "seconds": 300.0, "sampling_seconds": 200.0})
+    running = dataclasses.replace(toy_run, step=4, logs={**toy_run.logs, "timing": timing})
+    page = report.page(running, "in progress")
+    assert "step 4 of 12, in progress" in page
+    assert report.duration(report.time_left(running)) == "26 min 40 s"  # 8 steps of (300 + 300 + 200) / 4 s
+    assert "26 min 40 s left" in page
+    assert 'http-equiv="refresh"' in page
+    assert 'http-equiv="refresh"' not in text
+    assert " left</b>" not in text
+    Page(page)
+
+
+def test_the_trend_of_a_loss():
+    lines = [{"loss": value} for value in (9, 9, 9, 9, 2, 2, 1, 1)]
+    assert report.trend(lines, "loss") == "-50.0 % against the quarter before"
+    assert report.trend(lines[:7], "loss") == ""
 
 
 def test_the_first_the_last_and_some_in_between():

@@ -203,7 +203,7 @@ def test_a_run_begins_with_the_rows_of_other_classes(trained, classes, caplog):
     path = trained[0] / "gone"
     (old, before), kept = load_weights(path), min(classes, toys.CLASSES)
     info = dataclasses.replace(before, num_classes=classes)
-    model = recipes.make_model(info.config, info.image_shape, classes)
+    model = recipes.make_model(info.config, classes)
     fresh = jax.device_get(recipes.init_params(model, jax.random.key(7), info.image_shape))
     with caplog.at_level("INFO"):
         begun = origin.begin_with(path, info, fresh, Tuning())
@@ -243,7 +243,7 @@ def recipe_of(config):
     return recipes.make_recipe(config, TOY, (8, 8, 1), recipes.make_telling(config, toys.dataset()))
 
 
-TOY = recipes.make_model(toys.config(), (8, 8, 1), toys.CLASSES)
+TOY = recipes.make_model(toys.config(), toys.CLASSES)
 
 
 def test_a_first_run_trains_everything():

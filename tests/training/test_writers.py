@@ -147,15 +147,3 @@ def test_a_resumed_run_is_whole_in_both(tmp_path, tensorboard, wandb):
     told = [(s, k, v) for page in wandb for s, values in page.logged for k, v in values.items()]
     lasting = [entry for entry in history(run) if not entry[1].startswith("timing")]
     assert sorted(entry for entry in told if entry[1].startswith(("metrics", "validation"))) == lasting
-
-
-@pytest.mark.parametrize(
-    ("name", "package", "extra"),
-    [("TensorBoard", "tensorboardX", "tensorboard"), ("WeightsAndBiases", "wandb", "wandb")],
-)
-def test_a_missing_package_is_one_line_that_names_the_extra(monkeypatch, name, package, extra):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=f"{package} cannot be imported") as raised:
-        callbacks.load([f"fmd.training.callbacks.writers:{name}"])
-    assert f"pip install 'flow-matching-designs[{extra}]'" in str(raised.value)
-    assert "\n" not in str(raised.value)

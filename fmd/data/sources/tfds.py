@@ -30,6 +30,7 @@ from fmd.data.sources import register_source
 from fmd.data.sources.tfds_features import Builder, Features, keys
 from fmd.data.split import Split, split_off
 from fmd.data.streaming import StreamedSplit
+from fmd.extras import need
 from fmd.files import expand
 
 _FORMAT = 2  # of the kept arrays; raise it when the decoding changes
@@ -193,8 +194,7 @@ def read_records(path: Path) -> Iterator[bytes]:
 
 def _prepared(name: str, data_dir: str | None) -> Builder:
     """The builder of a set on disk, prepared first where possible."""
-    import tensorflow_datasets as tfds
-
+    tfds = need("tensorflow_datasets", "tfds")
     if data_dir is not None:
         data_dir = str(expand(data_dir))
     try:
@@ -208,7 +208,7 @@ def _prepared(name: str, data_dir: str | None) -> Builder:
     if importlib.util.find_spec("tensorflow") is None:
         raise RuntimeError(
             f"TFDS set {name} is not prepared in {builder.data_dir}, and preparing it needs TensorFlow: "
-            f"pip install 'flow-matching-designs[tfds]' and start again, or copy a prepared set there"
+            f"pip install 'flow-matching-designs[tensorflow]' and start again, or copy a prepared set there"
         )
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     try:
@@ -223,8 +223,7 @@ def _prepared(name: str, data_dir: str | None) -> Builder:
 
 
 def _has_random_access(builder: Builder) -> bool:
-    from tensorflow_datasets.core import file_adapters
-
+    file_adapters = need("tensorflow_datasets.core.file_adapters", "tfds")
     return bool(builder.info.available_file_formats() & file_adapters.FileFormat.with_random_access())
 
 

@@ -1,7 +1,8 @@
 """report.html: one page that shows a run, to be opened with any browser, now or in ten years.
 
 It needs nothing beside itself: curves are inline SVG, samples embedded PNGs. It is made from what is in the workdir
-and in `run.logs`, so after a resume it shows the whole history.
+and in `run.logs`, so after a resume it shows the whole history. While the run goes on it is written about every minute,
+and an open page loads itself again: one that is older tells of a run that hangs or was killed.
 """
 
 import base64
@@ -29,6 +30,7 @@ from fmd.training.lines import Line
 from fmd.training.run import Run
 
 MOST_GRIDS = 6
+REWRITTEN = 60.0  # seconds
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
 TITLES = {
     "loss": "Loss",
@@ -43,16 +45,21 @@ TITLES = {
 
 
 class HtmlReport(Callback):
-    """Writes report.html every `log.samples_every` steps and at the end. Put it last: it shows what the others made."""
+    """Writes report.html at the start, about every minute, and at the end. Put it last: it shows what others made."""
+
+    def on_train_start(self, run: Run) -> None:
+        self._write(run, "in progress")
 
     def on_step_end(self, run: Run) -> None:
-        if run.due(run.config.log.samples_every) and not run.finished:
+        lines = run.due(run.config.log.every) and time.monotonic() - self._written >= REWRITTEN
+        if (lines or run.due(run.config.log.samples_every)) and not run.finished:
             self._write(run, "in progress")
 
     def on_train_end(self, run: Run) -> None:
         self._write(run, "finished" if run.finished else "stopped")
 
     def _write(self, run: Run, state: str) -> None:
+        self._written = time.monotonic()
         if is_main_process():
             with atomic_path(run.workdir / "report.html", overwrite=True) as temporary:
                 temporary.write_text(page(run, state), encoding="utf-8")
@@ -61,10 +68,10 @@ class HtmlReport(Callback):
 def page(run: Run, state: str) -> str:
     """The whole page. `run` needs the attributes that fmd.training.callbacks.Callback lists."""
     name = html.escape(run.workdir.name)
-    steps = f"step {run.step:,} of {run.config.train.num_steps:,}"
-    written = time.strftime("%Y-%m-%d %H:%M")
+    going = state == "in progress"
+    reload = f'<meta http-equiv="refresh" content="{REWRITTEN:.0f}">' if going else ""
     body = [
-        f"<header><h1>{name}</h1><p>{steps}, {state}<span>{written}</span></p></header>",
+        header(run, name, state, time_left(run) if going else None),
         tiles(run),
         section("Samples", sample_grids(saved_grids(run.workdir, run.step))),
         section("Curves", "".join(charts(run.logs)), "charts"),
@@ -74,9 +81,30 @@ def page(run: Run, state: str) -> str:
     ]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">{reload}<style>{STYLE}</style></head>\n'
         f"<body>{''.join(body)}</body></html>\n"
     )
+
+
+def header(run: Run, name: str, state: str, left: float | None) -> str:
+    """How far the run is, when the page was written, and when the run will be done, as far as that is known."""
+    steps = f"step {run.step:,} of {run.config.train.num_steps:,}, {state}"
+    written, done = time.strftime("%Y-%m-%d %H:%M:%S"), ""
+    if left is not None:
+        end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
+        done = f"<p><b>{duration(left)} left</b><b>done about {end}</b></p>"
+    bar = f'<progress max="{run.config.train.num_steps}" value="{run.step}"></progress>'
+    return f"<header><h1>{name}</h1><p>{steps}<span>written {written}</span></p>{bar}{done}</header>"
+
+
+def time_left(run: Run) -> float | None:
+    """Seconds until the last step, by what all steps so far took with all that was done beside them."""
+    lines = run.logs["timing"].lines
+    if not lines or not lines[-1]["step"]:
+        return None
+    kinds = {"seconds", *beside(lines)} - {"compilation_seconds"}
+    spent = sum(line.get(key, 0.0) for line in lines for key in kinds)
+    return float(spent / lines[-1]["step"] * (run.config.train.num_steps - run.step))
 
 
 def section(title: str, content: str, kind: str = "") -> str:
@@ -86,28 +114,39 @@ def section(title: str, content: str, kind: str = "") -> str:
 def tiles(run: Run) -> str:
     """The figures that one looks for first."""
     logs = {name: log.lines for name, log in run.logs.items()}
-    count = sum(leaf.size for leaf in jax.tree.leaves(run.weights))
+    count = sum(leaf.size for leaf in jax.tree.leaves(run.state.ema[run.info.averages[0]]))
+    found = {"training loss": (logs.get("metrics", []), "loss")}
+    found["validation loss"] = logs.get("validation", []), "validation_loss"
     figures = {
-        "training loss": last(logs.get("metrics", []), "loss"),
-        "validation loss": last(logs.get("validation", []), "validation_loss"),
+        **{name: last(*where) for name, where in found.items()},
         "parameters": count,
         "images per second": _median(logs["timing"], "images_per_second"),
         "peak memory, bytes": last(logs["timing"], "peak_memory_bytes"),
     }
     shown = {name: short(value) for name, value in figures.items() if value is not None}
     shown["training time"] = duration(sum(line["seconds"] for line in logs["timing"]))
-    return "<div class=tiles>" + "".join(f"<div><b>{v}</b>{k}</div>" for k, v in shown.items()) + "</div>"
+    notes = {name: trend(*where) for name, where in found.items()}
+    tile = "<div><b>{}</b>{}<small>{}</small></div>"
+    return f"<div class=tiles>{''.join(tile.format(v, k, notes.get(k, '')) for k, v in shown.items())}</div>"
+
+
+def trend(lines: Sequence[Line], key: str) -> str:
+    """How a figure's mean moved from the third quarter of its lines to the last; empty for fewer than eight lines."""
+    values = [line[key] for line in lines if line.get(key) is not None]
+    quarter = len(values) // 4
+    if quarter < 2:
+        return ""
+    before, now = sum(values[-2 * quarter : -quarter]), sum(values[-quarter:])
+    return f"{100 * (now / before - 1):+.1f} % against the quarter before" if before else ""
 
 
 def sample_grids(grids: Sequence[tuple[int, Path]]) -> str:
-    """The first grid, the last, and some in between, embedded."""
+    """The last grid, the first, and some in between, embedded, the newest first."""
     pictures = []
-    for number, path in spread(grids, MOST_GRIDS):
+    for number, path in reversed(spread(grids, MOST_GRIDS)):
         data = base64.b64encode(path.read_bytes()).decode()
-        pictures.append(
-            f'<figure><img alt="samples at step {number}" src="data:image/png;base64,{data}">'
-            f"<figcaption>step {number:,}</figcaption></figure>"
-        )
+        image = f'<img alt="samples at step {number}" src="data:image/png;base64,{data}">'
+        pictures.append(f"<figure>{image}<figcaption>step {number:,}</figcaption></figure>")
     return f"<div class=grids>{''.join(pictures)}</div>" if pictures else ""
 
 
@@ -122,7 +161,7 @@ def charts(logs: Mapping[str, Any]) -> Iterator[str]:
     bins = [key for key in curves if key.startswith("loss_t")]
     if not any(value for _, value in curves.get("skipped", [])):
         curves.pop("skipped", None)
-    for key in sorted(curves.keys() - bins, key=_place):
+    for key in sorted(curves.keys() - bins, key=[*TITLES, *sorted(curves)].index):
         yield line_chart(TITLES.get(key, key), {key: curves[key]}, allow_log=key != "learning_rate")
     ranges = [f"{i / len(bins):.3g} to {(i + 1) / len(bins):.3g}" for i in range(len(bins))]
     yield line_chart(
@@ -133,7 +172,7 @@ def charts(logs: Mapping[str, Any]) -> Iterator[str]:
 def time_spent(lines: Sequence[Line]) -> str:
     """A bar of what the hours went to."""
     totals = {"training": sum(line["seconds"] for line in lines)}
-    for key in dict.fromkeys(key for line in lines for key in line if key.endswith("_seconds")):
+    for key in beside(lines):
         totals[key.removesuffix("_seconds")] = sum(line.get(key, 0.0) for line in lines)
     whole = sum(totals.values())
     if not whole:
@@ -146,6 +185,11 @@ def time_spent(lines: Sequence[Line]) -> str:
     return f'<div class=bar>{bar}</div><div class="legend">{keys}</div>'
 
 
+def beside(lines: Sequence[Line]) -> list[str]:
+    """The columns of what was done beside the steps."""
+    return list(dict.fromkeys(key for line in lines for key in line if key.endswith("_seconds")))
+
+
 def config_table(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """A table per block; what differs from the defaults is marked, with the default beside it."""
     usual = dict(flatten(defaults))
@@ -153,9 +197,8 @@ def config_table(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     for key, value in flatten(config):
         block, _, rest = key.partition(".") if "." in key else ("run", "", key)
         cells = f"<th>{html.escape(rest)}</th><td>{html.escape(str(value))}</td>"
-        if key in usual and usual[key] == value:
-            row = f"<tr>{cells}<td></td></tr>"
-        else:
+        row = f"<tr>{cells}<td></td></tr>"
+        if key not in usual or usual[key] != value:
             default = f"default {usual[key]}" if key in usual else ""
             row = f"<tr class=changed>{cells}<td>{html.escape(default)}</td></tr>"
         blocks.setdefault(block, []).append(row)
@@ -177,12 +220,12 @@ def machine(run: Run) -> str:
         "versions": ", ".join([f"fmd {fmd.__version__}", *(f"{name} {version(name)}" for name in PACKAGES)]),
     }
     table = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows.items())
-    parameters = html.escape(parameter_table(run.weights))
+    parameters = html.escape(parameter_table(run.state.ema[run.info.averages[0]]))
     return f"<table>{table}</table><details><summary>Parameters</summary><pre>{parameters}</pre></details>"
 
 
 def last(lines: Sequence[Line], key: str) -> Any:
-    """The newest value of a column, None where there is none."""
+    """The newest value of a column, or None."""
     return next((line[key] for line in reversed(lines) if line.get(key) is not None), None)
 
 
@@ -203,8 +246,3 @@ def duration(seconds: float | int) -> str:
 def _median(lines: Sequence[Line], key: str) -> Any:
     known = [line[key] for line in lines if line.get(key) is not None]
     return median(known) if known else None
-
-
-def _place(key: str) -> tuple[int, str]:
-    """Sorts by the order of TITLES, then by name."""
-    return (list(TITLES).index(key) if key in TITLES else len(TITLES)), key

@@ -15,19 +15,23 @@ body { margin: 0 auto; max-width: 1320px; padding: 2rem 1.25rem 4rem; background
 h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.01em; overflow-wrap: anywhere; }
 h2 { margin: 2.4rem 0 .8rem; font-size: 1.1rem; }
 h3 { margin: 0 0 .3rem; font-size: .8rem; color: var(--muted); font-weight: 600; }
-header p { margin: .2rem 0 1.2rem; color: var(--muted); }
-header span { float: right; }
+header p { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; margin: .2rem 0 .5rem;
+  color: var(--muted); }
+header p:last-of-type { margin-bottom: 1.2rem; }
+header b { color: var(--ink); }
+progress { display: block; width: 100%; height: .55rem; margin-bottom: .5rem; accent-color: var(--accent); }
 figure { margin: 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem; }
 .tiles div, .chart, .block, .grids figure {
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .tiles div { padding: .7rem .9rem; color: var(--muted); font-size: .85rem; }
+.tiles small { display: block; }
 .tiles b { display: block; color: var(--ink); font-size: 1.45rem; font-weight: 600; line-height: 1.25; }
-.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(360px, 1fr)); gap: .75rem; }
+.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); gap: .75rem; }
 .grids figure { padding: .5rem; }
 .grids img { display: block; width: 100%; border-radius: 4px; background: #fff; }
 .grids figcaption { padding-top: .4rem; text-align: center; color: var(--muted); font-size: .85rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: .75rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: .75rem; }
 .chart { padding: .7rem .8rem .5rem; }
 .chart figcaption { font-weight: 600; font-size: .9rem; padding-bottom: .3rem; }
 .chart figcaption b { float: right; color: var(--accent); }
@@ -35,6 +39,7 @@ figure { margin: 0; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--muted); font-size: 11.5px; font-variant-numeric: tabular-nums; }
 .grid { stroke: var(--line); stroke-width: 1; }
+circle { fill: var(--card); stroke-width: 1.7; }
 .line { fill: none; stroke-width: 1.7; stroke-linejoin: round; stroke-linecap: round; }
 .s0 { stroke: var(--s0); background: var(--s0); } .s1 { stroke: var(--s1); background: var(--s1); }
 .s2 { stroke: var(--s2); background: var(--s2); } .s3 { stroke: var(--s3); background: var(--s3); }

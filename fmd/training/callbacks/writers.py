@@ -8,7 +8,6 @@
 Everything in `run.logs` is passed on. After a resume the whole history is sent again, including lines lost in a kill.
 """
 
-import importlib
 import json
 import os
 import uuid
@@ -19,22 +18,14 @@ from typing import Any
 import numpy as np
 
 from fmd.blocks import as_plain
+from fmd.extras import need
 from fmd.files import atomic_path
 from fmd.processes import is_main_process
 from fmd.training.callbacks.base import Callback
 from fmd.training.callbacks.samples import saved_grids
 from fmd.training.run import Run
 
-
-def need_package(package: str, extra: str) -> Any:
-    """The imported package; ValueError that names the extra where it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ValueError(
-            f"{package} cannot be imported ({error}); install it with pip install 'flow-matching-designs[{extra}]', "
-            f"or take it out of config.log.callbacks"
-        ) from None
+OTHERWISE = ", or take it out of config.log.callbacks"
 
 
 class Writer(Callback):
@@ -85,7 +76,7 @@ class TensorBoard(Writer):
     """Event files in workdir/tensorboard, for `tensorboard --logdir runs`."""
 
     def __init__(self) -> None:
-        self._package = need_package("tensorboardX", "tensorboard")
+        self._package = need("tensorboardX", "tensorboard", OTHERWISE)
 
     def open(self, run: Run) -> None:
         # The history is written again, so what older event files say about these steps does not count any more.
@@ -115,7 +106,7 @@ class WeightsAndBiases(Writer):
     """
 
     def __init__(self) -> None:
-        self._package = need_package("wandb", "wandb")
+        self._package = need("wandb", "wandb", OTHERWISE)
 
     def open(self, run: Run) -> None:
         file = run.workdir / "wandb_id.txt"
