@@ -89,7 +89,7 @@ def _as_batch(
 ) -> Batch:
     """`count` examples as a batch; each goes to its place at once, so that its memory serves the next one."""
     pixels, conditions = np.empty(0, np.uint8), []
-    for row, (image, y) in enumerate(examples):
+    for row, (image, told) in enumerate(examples):
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"the source must give uint8 images [H, W, C], got {image.dtype} {list(image.shape)}")
         fitted = image if size is None else images.fit_array(image, size)
@@ -99,7 +99,7 @@ def _as_batch(
             shapes = sorted({fitted.shape, pixels.shape[1:]})
             raise ValueError(f"images of different shapes in one batch ({shapes}, ...): set image_size")
         pixels[row] = fitted
-        conditions.append(y)
+        conditions.append(told)
     if isinstance(conditions[0], dict):
         y: np.ndarray | Parts = {name: as_part(np.stack([c[name] for c in conditions])) for name in conditions[0]}
     else:

@@ -57,6 +57,10 @@ class FileDecoder:
     def _read(self, name: str | None, path: Path) -> np.ndarray:
         try:
             return self.reading[name](path)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{printable(path)} is gone: put it back, or start again, which lists the folder anew"
+            ) from None
         except Exception as error:  # whatever a plugin raises
             raise Unreadable(f"{printable(path)} cannot be read: {images.reason(error)}") from None
 

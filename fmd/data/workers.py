@@ -49,7 +49,7 @@ class Workers:
         pickled = need("cloudpickle", "stream").dumps(read)
         # Not as an argument: Python waits for ever where a process ends before it has read a long one.
         self._given = SharedMemory(create=True, size=len(pickled))
-        self._given.buf[: len(pickled)] = pickled
+        np.ndarray(len(pickled), np.uint8, self._given.buf)[:] = np.frombuffer(pickled, np.uint8)
         self._pool = ProcessPoolExecutor(
             count, multiprocessing.get_context("spawn"), initializer=_start, initargs=(self._given.name,)
         )
@@ -112,7 +112,7 @@ def _start(block: str) -> None:
     """Begins a process: it leaves a Ctrl-C to its parent, and ends when that ends, however it ends."""
     global _read
     given = SharedMemory(block)
-    _read = pickle.loads(bytes(given.buf))
+    _read = pickle.loads(np.ndarray(given.size, np.uint8, given.buf).tobytes())
     given.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
