@@ -63,6 +63,9 @@ def test_a_file_that_cannot_be_read_has_a_stand_in(folder, log):
         *[(1, 0), (1, 1), (1, 2), (1, 3)],
     ]
     assert any("train/a/1.png cannot be read: no picture" in line and "stands in" in line for line in log)
+    (folder / "train" / "a" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"train/a/1\.png is gone: put it back, or start again"):
+        next(streamed.train.stream(batch_size=8, seed=0))
 
 
 def test_no_more_test_images_are_held_out_than_asked_for(tmp_path):
