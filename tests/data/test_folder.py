@@ -120,7 +120,7 @@ def test_folders_that_cannot_serve_are_named(tmp_path, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="cannot be read"):
         load("folder", path=str(tmp_path / "set"))
 
