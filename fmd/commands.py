@@ -11,6 +11,7 @@ from fmd import cli, data, devices, processes
 from fmd import config as configs
 from fmd.arguments import Overrides, load_data, parse_labels, refuse_data, resolve_for_this_machine, settings_of
 from fmd.blocks import Plain
+from fmd.checkpoints.locate import locate, results_folder
 from fmd.config import Config, Settings
 from fmd.evaluation import evaluate as evaluation
 from fmd.evaluation import restored, sweep
@@ -196,7 +197,7 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
         import_modules(real.imports)
         result = evaluation.judge_file(expand(parsed.samples), load_data(real, overrides), request)
         return report(result, expand(f"{parsed.samples}.eval.json"))
-    checkpoint = expand(parsed.checkpoint)
+    checkpoint, found = locate(parsed.checkpoint), results_folder(parsed.checkpoint)
     sampler = samplers.load(checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)
     dataset = load_data(sampler.info.config, overrides, trust=parsed.trust)
@@ -207,12 +208,13 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
         if (kind == "average" and parsed.average) or kind in asked:
             raise ValueError(f"--sweep={kind} tries several values and --{kind} asks for one; leave it out")
         sweep.run(
-            checkpoint, sampler, dataset, request, settings, kind, values, folder=folder, one_solver="solver" in asked
-        )
+            checkpoint, sampler, dataset, request, settings, kind, values,
+            folder=folder, found=found, one_solver="solver" in asked,
+        )  # fmt: skip
     else:
         teacher = None if parsed.teacher is None else samplers.load(parsed.teacher, trust=parsed.trust)
         result = evaluation.evaluate(sampler, dataset, request, settings, folder=folder, teacher=teacher)
-        report(result, checkpoint / "eval.json")
+        report(result, found / "eval.json")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -273,7 +275,14 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
         return settings_of(parsed, overrides, usual)
 
     out = expand(parsed.out)
-    folder = export(expand(parsed.checkpoint), out, average=parsed.average, change=change, trust=parsed.trust)
+    folder = export(
+        locate(parsed.checkpoint),
+        out,
+        average=parsed.average,
+        change=change,
+        compact=parsed.compact,
+        trust=parsed.trust,
+    )
     logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
 
 

@@ -116,9 +116,10 @@ def run(
     values: Sequence[str],
     *,
     folder: Path,
+    found: Path,
     one_solver: bool = False,
 ) -> list[Plain]:
-    """One row per point: its label, the main figures and the cost; printed and saved as they come."""
+    """One row per point: its label, the main figures and the cost; printed, and saved in `found`, as they come."""
     todo = points(kind, values, settings, sampler.info.averages, one_solver=one_solver)
     for point in todo:
         settings_of(sampler, request, point.settings)  # refused now, not after the points before
@@ -134,7 +135,7 @@ def run(
         rows.append(row)
         recorded.append(result["settings"])
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
-        written = save(Path(checkpoint), kind, rows, common_settings(recorded))
+        written = save(found, kind, rows, common_settings(recorded))
     logging.info("written to %s", " and ".join(map(str, written)))
     return rows
 

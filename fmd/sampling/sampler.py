@@ -204,10 +204,11 @@ def load(
     trust: bool = False,
     layout: Layout | None = None,
 ) -> Sampler:
-    """A sampler from a workdir (newest checkpoint), one step inside it, or an exported folder; averaged weights.
+    """A sampler of averaged weights: from a run, an export, or a model that ships.
 
     Args:
-        path: the folder.
+        path: a workdir (its newest checkpoint), one step inside it, an exported folder, or the name of a model that
+            ships with fmd, e.g. "mnist". A folder of that name that holds a model comes before the shipped one.
         average: the average to use where a run keeps several, e.g. "decay1"; default: its first. `which` is an older
             name of this.
         trust: import the modules that the folder names, which runs their code. Those that are imported already, and
@@ -215,7 +216,7 @@ def load(
         layout: the devices to use; all of them by default.
 
     Raises:
-        ValueError: when there is no such folder, it is not fmd's, its files are damaged, or it names modules that are
+        ValueError: when there is no such model, it is not fmd's, its files are damaged, or it names modules that are
             not to be trusted.
     """
     params, info = load_weights(path, average or which)
