@@ -19,6 +19,6 @@ __version__ = "0.2.0"
 
 
 def load(path: str, **options: Any) -> "Sampler":
-    """A sampler of a run, an export or a shipped model; see `fmd.sampling.sampler.load`."""
+    """A sampler of a run, an export, a shipped model or one on the Hub; see `fmd.sampling.sampler.load`."""
     sampler: Sampler = importlib.import_module("fmd.sampling.sampler").load(path, **options)
     return sampler

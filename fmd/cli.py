@@ -24,7 +24,7 @@ FLAGS_OF = {  # the flags that each mode looks at
     "eval": {"checkpoint", "average", "n_samples", "seed", "reference", "features", "bits_per_dim", "samples"}
     | {"bits_draws", "classes", "source", "sweep", "teacher", "trust", "classify", "against", *SETTINGS}
     | {"paired", "draws"},
-    "export": {"checkpoint", "average", "out", "compact", "trust", *SETTINGS},
+    "export": {"checkpoint", "average", "out", "compact", "push", "trust", *SETTINGS},
     "restore": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", "operator"}
     | {"noise_std", "method", "draws", "images", "weight", "steps"},
 }

@@ -11,7 +11,9 @@ from fmd import cli, data, devices, processes
 from fmd import config as configs
 from fmd.arguments import Overrides, load_data, parse_labels, refuse_data, resolve_for_this_machine, settings_of
 from fmd.blocks import Plain
+from fmd.checkpoints import hub
 from fmd.checkpoints.locate import locate, results_folder
+from fmd.checkpoints.weights import is_export
 from fmd.config import Config, Settings
 from fmd.evaluation import evaluate as evaluation
 from fmd.evaluation import restored, sweep
@@ -264,26 +266,30 @@ def report(result: Plain, outfile: Path) -> None:
 
 
 def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
-    """Makes a folder that needs nothing of the run: weights, a portable sampler, a model card."""
-    cli.need(parsed, "checkpoint", "export needs --checkpoint: a workdir, or one step inside it")
-    cli.need(parsed, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
-    cli.use_compilation_cache()
+    """Makes a folder that needs nothing of the run: weights, a portable sampler, a model card. `--push` uploads it."""
+    cli.need(parsed, "checkpoint", "export needs --checkpoint: a workdir, one step inside it, or an export to --push")
+    if parsed.push is not None:
+        hub.check_push(parsed.push)
+    folder = locate(parsed.checkpoint)
+    if parsed.push is not None and is_export(folder):
+        for name in ("average", "compact", "out", *cli.SETTINGS):
+            if parsed[name].present:
+                raise ValueError(
+                    f"--{name} has no effect: {folder} is an export, which is pushed as it is; leave it out"
+                )
+    else:
+        cli.need(parsed, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
+        cli.use_compilation_cache()
+        refuse_data(overrides, "an export reads no data")
 
-    refuse_data(overrides, "an export reads no data")
+        def change(usual: Settings) -> Settings:
+            return settings_of(parsed, overrides, usual)
 
-    def change(usual: Settings) -> Settings:
-        return settings_of(parsed, overrides, usual)
-
-    out = expand(parsed.out)
-    folder = export(
-        locate(parsed.checkpoint),
-        out,
-        average=parsed.average,
-        change=change,
-        compact=parsed.compact,
-        trust=parsed.trust,
-    )
-    logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
+        options = {"average": parsed.average, "compact": parsed.compact, "trust": parsed.trust}
+        folder = export(folder, expand(parsed.out), change=change, **options)
+        logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
+    if parsed.push is not None:
+        logging.info("pushed to %s", hub.push(folder, parsed.push))
 
 
 MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model, "restore": restore}

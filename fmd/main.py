@@ -21,7 +21,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore"], "What to do.")
 flags.DEFINE_string("config", None, "Config file (train). Override a key with --config.key=value.")
 flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
-flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, an export, or a shipped model: mnist.")
+flags.DEFINE_string(
+    "checkpoint", None, "A workdir, one step inside it, an export, a shipped model (mnist), or hf://owner/name."
+)
 flags.DEFINE_string("average", None, "Average of the weights: a name, or std=0.1 for any width. Default: the first.")
 flags.DEFINE_integer(
     "n_samples", None, "How many images. Default: 64 (sample), 5000 (eval).", lower_bound=1, upper_bound=2**31 - 1
@@ -61,6 +63,7 @@ flags.DEFINE_string("images", None, "A folder or an .npz of images to measure an
 flags.DEFINE_string("condition", None, "A folder or an .npz of the conditions themselves, by name (sample).")
 flags.DEFINE_integer("paired", 0, "Test images compared with what is made of their condition (eval).", lower_bound=0)
 flags.DEFINE_string("out", None, "Folder to make (export).")
+flags.DEFINE_string("push", None, "hf://owner/name: the model on the Hub to upload the export to (export).")
 flags.DEFINE_bool("compact", False, "Weights once, in float16, and no portable program (export).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")

@@ -29,7 +29,7 @@ def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, 
     """The averaged weights in a workdir (its newest good step), in one step of it, or in an exported folder.
 
     Args:
-        path: the folder, or the name of a model that ships with fmd, see `fmd.checkpoints.locate`.
+        path: the folder, the name of a model that ships with fmd, or one on the Hub, see `fmd.checkpoints.locate`.
         average: the one to take where a run keeps several, e.g. "decay1"; default: its first. "std=0.1" makes the
             power-function average of that relative width from those that the kept checkpoints hold.
 
