@@ -27,6 +27,8 @@ FLAGS_OF = {  # the flags that each mode looks at
     "export": {"checkpoint", "average", "out", "compact", "push", "trust", *SETTINGS},
     "restore": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", "operator"}
     | {"noise_std", "method", "draws", "images", "weight", "steps"},
+    "verify": {"checkpoint", "config", "workdir", "published", "row", "seed", "trust"}
+    | {"coordinator", "num_processes", "process_id"},
 }
 
 NOT_BESIDE = {

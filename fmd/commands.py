@@ -17,6 +17,7 @@ from fmd.checkpoints.weights import is_export
 from fmd.config import Config, Settings
 from fmd.evaluation import evaluate as evaluation
 from fmd.evaluation import restored, sweep
+from fmd.evaluation import verify as verification
 from fmd.evaluation.quality import make_quality
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
@@ -49,12 +50,16 @@ def train(parsed: flags.FlagValues, overrides: Overrides) -> None:
         logging.set_verbosity(logging.WARNING)
     cli.use_compilation_cache()
     config = resolve_for_this_machine(configs.load_file(parsed.config), overrides)
-    workdir = expand(parsed.workdir or Path("runs") / Path(parsed.config).stem)
+    workdir = _workdir(parsed)
     run = train_config(config, workdir)
     if run.finished:
         logging.info("done: %d steps in %s; next: --mode=sample --checkpoint=%s", run.step, workdir, workdir)
     else:
         logging.info("stopped and saved at step %d; the same command goes on from there", run.step)
+
+
+def _workdir(parsed: flags.FlagValues) -> Path:
+    return expand(parsed.workdir or Path("runs") / Path(parsed.config).stem)
 
 
 def train_config(config: Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> Run:
@@ -203,7 +208,7 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
     sampler = samplers.load(checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)
     dataset = load_data(sampler.info.config, overrides, trust=parsed.trust)
-    folder = data_cache() / "samples" / digest(str(checkpoint.resolve()).encode())  # never one that a stranger made
+    folder = _samples_folder(checkpoint)
     if sweeping:
         kind, values = sweeping
         asked = {name for name in cli.SETTINGS if parsed[name].value is not None}
@@ -218,6 +223,34 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
         result = evaluation.evaluate(sampler, dataset, request, settings, folder=folder, teacher=teacher)
         report(result, found / "eval.json")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _samples_folder(checkpoint: Path) -> Path:
+    """Where samples are kept while they are drawn: never a folder that a stranger made."""
+    return data_cache() / "samples" / digest(str(checkpoint.resolve()).encode())
+
+
+def verify(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Repeats a row of published figures, after training where a config is given; exit code 1 where one differs."""
+    if (parsed.config is None) == (parsed.checkpoint is None):
+        raise ValueError("verify needs either --checkpoint, e.g. --checkpoint=mnist, or --config, which trains first")
+    checkpoint = _workdir(parsed) if parsed.checkpoint is None else locate(parsed.checkpoint)
+    published = checkpoint if parsed.published is None else expand(parsed.published)
+    row = verification.read_row(published, parsed.row)  # refused now, not after the training
+    if parsed.config is not None:
+        train(parsed, overrides)
+        overrides = ()
+    cli.use_compilation_cache()
+    sampler = samplers.load(checkpoint, trust=parsed.trust)
+    dataset = load_data(sampler.info.config, overrides, trust=parsed.trust or parsed.config is not None)
+    folder, seed = _samples_folder(checkpoint), parsed.seed if parsed["seed"].present else None
+    compared = verification.verify(sampler, dataset, row, folder=folder, seed=seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    print("\n".join([verification.HEADER, *map(str, compared)]))
+    if differing := [each.name for each in compared if not each.agrees]:
+        logging.error("%d of %d figures differ: %s", len(differing), len(compared), ", ".join(differing))
+        cli.leave(1)
+    logging.info("all %d figures agree", len(compared))
 
 
 def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
@@ -292,4 +325,11 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
         logging.info("pushed to %s", hub.push(folder, parsed.push))
 
 
-MODES = {"train": train, "sample": sample, "eval": evaluate, "export": export_model, "restore": restore}
+MODES = {
+    "train": train,
+    "sample": sample,
+    "eval": evaluate,
+    "export": export_model,
+    "restore": restore,
+    "verify": verify,
+}

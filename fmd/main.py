@@ -5,6 +5,7 @@
     python -m fmd.main --mode=eval   --checkpoint=runs/NAME
     python -m fmd.main --mode=export --checkpoint=runs/NAME --out=models/NAME
     python -m fmd.main --mode=restore --checkpoint=runs/NAME --operator=mask:hidden=lower_half --outfile=restored.png
+    python -m fmd.main --mode=verify --checkpoint=mnist
 
 This file is short on purpose: each mode is one function in `fmd.commands`, imported only when it runs.
 """
@@ -18,7 +19,7 @@ from absl import app, flags, logging
 from fmd import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore", "verify"], "What to do.")
 flags.DEFINE_string("config", None, "Config file (train). Override a key with --config.key=value.")
 flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
 flags.DEFINE_string(
@@ -65,6 +66,8 @@ flags.DEFINE_integer("paired", 0, "Test images compared with what is made of the
 flags.DEFINE_string("out", None, "Folder to make (export).")
 flags.DEFINE_string("push", None, "hf://owner/name: the model on the Hub to upload the export to (export).")
 flags.DEFINE_bool("compact", False, "Weights once, in float16, and no portable program (export).")
+flags.DEFINE_string("published", None, "Figures to repeat: an eval.json. Default: those of the export (verify).")
+flags.DEFINE_string("row", None, "Row of the published figures of an export. Default: its first (verify).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")
 flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")

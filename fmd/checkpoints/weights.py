@@ -23,6 +23,7 @@ from fmd.types import Params
 
 WEIGHTS = "weights"  # the folder of the arrays in an export
 TENSORS = "weights.safetensors"  # the same by dotted names; alone in a compact export
+PUBLISHED = "quality.json"  # what evaluations found about the weights of an export, see fmd.evaluation.verify
 
 
 def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, RunInfo]:

@@ -1,6 +1,7 @@
 """README.md of an exported folder: what the model is, what it learnt from and how well, and how to use it.
 
-It names neither folders of this machine nor times, so that the same export gives the same card.
+It begins with what the Hugging Face Hub reads of it. It names neither folders of this machine nor times, so that the
+same export gives the same card.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,13 @@ from fmd.run_info import RunInfo
 from fmd.types import Params
 
 CARD = """\
+---
+library_name: fmd
+license: other
+license_name: terms-of-the-training-data
+pipeline_tag: unconditional-image-generation
+tags: [flow-matching, jax, {method}]
+---
 # {kind} of {shape} images, trained on {source}
 
 {what} It was trained with fmd {fmd_version} in JAX, by the method `{method}`.
@@ -56,12 +64,12 @@ FILES = """\
 | `weights.safetensors` | the same weights, by dotted names |
 | `sampler.stablehlo` | the guided sampler with the weights inside, for JAX alone |{flow_row}
 | `config.json` | format version, config, image shape, classes, origin of the data, step, settings of the sampler |
-| `samples.png` | the picture above |
+| `samples.png` | the picture above |{published}
 | `checksums.json` | BLAKE2b-128 of every other file |"""
 COMPACT_FILES = """\
 | `weights.safetensors` | the averaged weights in float16, by dotted names |
 | `config.json` | format version, config, image shape, classes, origin of the data, step |
-| `samples.png` | the picture above |
+| `samples.png` | the picture above |{published}
 | `checksums.json` | BLAKE2b-128 of every other file |"""
 
 USE = """\
@@ -121,6 +129,8 @@ A key may stand in place of the noise, `sampler(y, jax.random.key(0))`, and the 
 `help(sampler.sample)`. From the command line:
 `python -m fmd.main --mode=sample --checkpoint=. --outfile=more.png`."""
 
+PUBLISHED_ROW = """
+| `quality.json` | the figures below with all that decides them; `--mode=verify` repeats them |"""
 FLOW_ROW = """
 | `flow.stablehlo` | the same with the guided flow of this network in place of its jumps: slower, for any weight |"""
 ORBAX_NOTE = """\
@@ -131,7 +141,15 @@ The network is in `fmd.models`, the way from noise to images in `fmd.methods`. T
 equal to the bit; the images are right without them, too."""
 
 
-def model_card(info: RunInfo, params: Params, figures: Sequence[Figures], *, per_row: int, evaluations: float) -> str:
+def model_card(
+    info: RunInfo,
+    params: Params,
+    figures: Sequence[Figures],
+    *,
+    per_row: int,
+    evaluations: float,
+    published: bool = False,
+) -> str:
     """The whole text.
 
     Args:
@@ -140,6 +158,7 @@ def model_card(info: RunInfo, params: Params, figures: Sequence[Figures], *, per
         figures: what is known about the quality of the weights.
         per_row: samples in a row of the picture.
         evaluations: of the network for one of them.
+        published: the figures are in a file of the export, too.
     """
     config, settings = info.config, info.config.sample
     return CARD.format(
@@ -154,9 +173,10 @@ def model_card(info: RunInfo, params: Params, figures: Sequence[Figures], *, per
         weight=f"{settings.weight:g}",
         seed=config.seed,
         evaluations=f"{evaluations:.4g}",
-        files=COMPACT_FILES
-        if info.sampler is None
-        else FILES.format(flow_row=FLOW_ROW if settings.solver == JUMP else ""),
+        files=(COMPACT_FILES if info.sampler is None else FILES).format(
+            flow_row=FLOW_ROW if settings.solver == JUMP else "",
+            published=PUBLISHED_ROW if published else "",
+        ),
         training=describe.training(info, params),
         figures="\n\n".join(map(describe.quality, figures)) or "None: the run left no evaluation of these weights.",
         recipe=describe.recipe(as_plain(config)),

@@ -7,6 +7,7 @@ NAME/flow.stablehlo       of a network that is sampled by jumps: the guided flow
 NAME/config.json          format version, config, image shape, classes, where the data came from, step, sampler settings
 NAME/README.md            what the model is, how good, and how to load each form
 NAME/samples.png          a grid drawn by it
+NAME/quality.json         what --mode=eval found about the weights, if it did, for --mode=verify to repeat
 NAME/checksums.json       of every file, so that a damaged copy is noticed
 
 A compact export has the weights once, as safetensors in float16, without Orbax checkpoint and programs: an eighth of
@@ -27,13 +28,13 @@ from jaxtyping import Int32
 
 from fmd import methods
 from fmd.blocks import Plain, as_plain, flatten
-from fmd.checkpoints.weights import TENSORS, is_export, save_weights, seal
+from fmd.checkpoints.weights import PUBLISHED, TENSORS, is_export, save_weights, seal
 from fmd.config import Settings, resolve
 from fmd.devices import make_layout
 from fmd.export import card, portable
 from fmd.export.places import origin, without_folders
-from fmd.export.quality import find_figures
-from fmd.files import atomic_path, expand
+from fmd.export.quality import evaluations, find_figures
+from fmd.files import atomic_path, expand, write_json
 from fmd.math import solvers
 from fmd.methods.jumps import JUMP
 from fmd.models import conditions
@@ -97,7 +98,10 @@ def export(
             logging.warning("%d of %d samples failed: their pixels are not finite", failed, len(drawn.success))
         save_png(folder / "samples.png", draw_grid(drawn.images, rows))
         figures = find_figures(checkpoint, run.info)
-        text = card.model_card(info, weights, figures, per_row=PER_CLASS, evaluations=float(drawn.evaluations.mean()))
+        if published := evaluations(checkpoint, run.info):
+            write_json(folder / PUBLISHED, {"rows": published})
+        cost = float(drawn.evaluations.mean())
+        text = card.model_card(info, weights, figures, per_row=PER_CLASS, evaluations=cost, published=bool(published))
         (folder / "README.md").write_text(text, encoding="utf-8")
         if compact:
             seal(folder, info)
