@@ -10,6 +10,14 @@ the same model, `time_frequencies` included, without the first of them:
     python -m fmd.main --config=configs/mnist_one_step.py --config.teacher=RUN --config.first.init_from=RUN \\
         --config.first.first=None
 
+The model `mnist` that ships with fmd is such a run, with its figures by one evaluation and by 20, so made:
+
+    F="--mode=eval --checkpoint=runs/mnist_one_step --classes=balanced"
+    python -m fmd.main $F --solver=midpoint --steps=5 --weight=1.3
+    mv runs/mnist_one_step/eval.json runs/mnist_one_step/eval_flow.json
+    python -m fmd.main $F && rm -r fmd/shipped/mnist
+    python -m fmd.main --mode=export --compact --checkpoint=runs/mnist_one_step --out=fmd/shipped/mnist
+
 `--solver=midpoint --steps=5 --weight=1.3` solves the flow of the same network. On an accelerator the recipe is not
 measured yet; what it costs and reaches on a CPU is in experiments/reference.
 """

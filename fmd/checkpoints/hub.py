@@ -85,12 +85,11 @@ def push(folder: Path, address: str) -> str:
 def _in_one_line(address: str) -> Iterator[Any]:
     """Gives the library; its errors become one line each."""
     try:
-        library = importlib.import_module("huggingface_hub")
+        library, known = map(importlib.import_module, ("huggingface_hub", "huggingface_hub.errors"))
     except ImportError:
         raise ValueError(
             f"{address} needs the library huggingface_hub: pip install 'flow-matching-designs[hub]'"
         ) from None
-    known = library.errors
     try:
         yield library
     except known.RepositoryNotFoundError:
