@@ -49,7 +49,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
         train={"num_steps": 4}, log={"samples_every": 0, "eval_every": 0, "every": 4}, parallel={"mode": "jit"},
     )  # fmt: skip
     assert commands.train_config(settings, tmp_path / "run").finished
-    assert fmd.load(tmp_path / "run")([0, 1], jax.random.key(0)).shape == (2, 8, 8, 1)
+    assert fmd.load("run")([0, 1], jax.random.key(0)).shape == (2, 8, 8, 1)
     (tmp_path / "sample.py").write_text(sample)
     made = runpy.run_path("sample.py")
     assert made["images"].shape == (5, 28, 28, 1)
