@@ -44,7 +44,7 @@ def get_config(source: str = "mnist", weight: float = WEIGHT) -> ConfigDict:
             "sample": {"guidance": guidance, "solver": "midpoint", "steps": 5}}  # fmt: skip
     jumps = {"method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "equal": 0.2,
                         "ends": 0.4, "guidance": guidance}}  # fmt: skip
-    config.method = {"name": "distribution_matching", "guidance": guidance, "clip_data": True}
+    config.method = {"name": "distribution_matching", "guidance": guidance, "clip_data": True, "keep_flow": 0.5}
     config.teacher = "first/first"
 
     config.train.num_steps = 5000
@@ -55,9 +55,9 @@ def get_config(source: str = "mnist", weight: float = WEIGHT) -> ConfigDict:
     config.on_cpu = {
         "model": {"base_channels": 48, "channel_multipliers": (1, 2), "num_res_blocks": 1, "patch_size": 2,
                   "embedding_dim": 192, "attention_resolutions": (), "dtype": "float32"},
-        "train": {"num_steps": 250, "batch_size": 64},
+        "train": {"num_steps": 1000, "batch_size": 64},
         "optimizer": {"name": "muon", "learning_rate": 3e-4},
-        "ema": {"decays": (0.98,)},
+        "ema": {"decays": (0.995,)},
         "first": _run(400, 6e-3, 0.995) | {"first": _run(1200, 6e-3, 0.995)},
     }  # fmt: skip
     return config
