@@ -23,6 +23,7 @@ import fmd
 from fmd.math.editing import slerp
 from fmd.methods.jumps import JUMP
 from fmd.randomness import example_normal
+from fmd.sampling.sampler import Sampler
 
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
 DRAW = """async ([noise, labels, how]) => {
@@ -108,11 +109,11 @@ def compare(page: Any, checkpoint: str) -> int:
     return max(differences)
 
 
-def ways(sampler: fmd.sampling.sampler.Sampler) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+def ways(sampler: Sampler) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Name, settings of page.js, and settings of fmd, of each way of drawing."""
     found = []
     if sampler.method.second_time:
-        found += [(f"{n} jumps", {"way": n}, {"solver": JUMP, "steps": n}) for n in (1, 2, 4)]
+        found += [(f"jumps: {n}", {"way": n}, {"solver": JUMP, "steps": n}) for n in (1, 2, 4)]
     for solver, steps, weight in (("midpoint", 5, 1.3), ("midpoint", 3, 1.0), ("heun", 4, 2.0), ("heun", 3, 0.0)):
         how = {"solver": solver, "steps": steps, "weight": weight}
         found.append((f"{solver}, {steps} steps, weight {weight}", how | {"way": "flow"}, how))

@@ -7,7 +7,7 @@ const SECONDS = 4; // of a walk between two noises
 const get = (id) => document.getElementById(id);
 
 ort.env.wasm.numThreads = 1; // more need headers that a plain server does not send
-ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+ort.env.wasm.wasmPaths = { wasm: new URL("./ort/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 
 let model, session;
 const spent = { calls: 0, evaluations: 0, milliseconds: 0 };
