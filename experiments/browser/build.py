@@ -4,8 +4,9 @@
     python -m http.server --directory site_browser
 
 index.html, page.js, sampling.js, style.css   as they lie in page/
-model.onnx     the network u(x, t, y, r), its large weights as float16; at most 3 MB with the four files above
+model.onnx     the network u(x, t, y, r), its large weights as float16; at most 3 MB with all but ort/
 model.json     its shape, its classes, and what can be chosen
+first.png      each class from the noise of the first seed, drawn by JAX: what is shown until the network is loaded
 ort/           onnxruntime-web, which npm fetches
 
 A network without a second time has no jumps, and one that was trained with guidance weights takes them as an input w.
@@ -28,8 +29,11 @@ import jax
 import numpy as np
 
 import fmd
+from fmd.config import Settings
 from fmd.methods.jumps import JUMP
 from fmd.models.network import in_float32
+from fmd.pictures.grids import save_png
+from fmd.randomness import example_normal
 from fmd.sampling.sampler import Sampler
 
 HERE = Path(__file__).parent
@@ -38,7 +42,9 @@ OPSET = 21
 LARGE = 1000  # numbers from which an array is stored as float16
 TOLERANCE = 1e-4  # between JAX and ONNX, relative to the largest number
 LIMIT = 3_000_000  # bytes of our own
-FLOW = {"solver": "midpoint", "steps": 5}  # of a network whose settings are jumps
+SEED = 7  # that the page opens with
+SOLVERS = ("midpoint", "heun")
+FLOW = {"solver": "midpoint", "steps": 5}  # where the model's settings name another solver, jumps among them
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,6 +65,7 @@ def main() -> None:
         shutil.copytree(HERE / "page", page)
         (page / "model.onnx").write_bytes(onnx)
         (page / "model.json").write_text(json.dumps(choices(sampler)))
+        save_png(page / "first.png", np.concatenate(list(first_images(sampler)), axis=1))
         own = sum(path.stat().st_size for path in page.iterdir())
         if own > LIMIT:
             sys.exit(f"build.py: {own:,} bytes, more than {LIMIT:,}; take a smaller network")
@@ -80,7 +87,7 @@ def refuse(sampler: Sampler) -> None:
 def choices(sampler: Sampler) -> dict[str, Any]:
     """What page.js is told of the model."""
     info, settings, method = sampler.info, sampler.settings, sampler.method
-    flow = FLOW if settings.solver == JUMP else {"solver": settings.solver, "steps": settings.steps}
+    flow = {"solver": settings.solver, "steps": settings.steps} if settings.solver in SOLVERS else FLOW
     rule = getattr(method, "guidance", None) if settings.solver == JUMP else None
     return {
         "shape": list(info.image_shape),
@@ -90,8 +97,25 @@ def choices(sampler: Sampler) -> dict[str, Any]:
         "weights": getattr(method, "weights", None),
         "guided": info.can_be_guided,
         "clip": bool(getattr(method, "clip_data", False)),
+        "seed": SEED,
         "flow": flow | {"weight": float(settings.weight if rule is None else rule.weight)},
     }
+
+
+def opening(sampler: Sampler) -> Settings:
+    """How the page draws when it opens."""
+    chosen = choices(sampler)
+    if not sampler.method.second_time:
+        return Settings().replace(**chosen["flow"])
+    return Settings().replace(solver=JUMP, steps=1, weight=chosen["flow"]["weight"] if chosen["weights"] else 1.0)
+
+
+def first_images(sampler: Sampler) -> np.ndarray:
+    """Each class from the noise of the first seed, as the page draws it when it opens, uint8 [classes, H, W, C]."""
+    labels = np.arange(sampler.num_classes, dtype=np.int32)
+    noise = example_normal(jax.random.key(SEED), np.zeros_like(labels), sampler.image_shape)
+    params = jax.tree.map(as_stored, jax.device_get(sampler.params))
+    return sampler.sample(labels, settings=opening(sampler), noise=noise, params=params).images
 
 
 def network(sampler: Sampler) -> tuple[Callable[..., Any], Arrays]:

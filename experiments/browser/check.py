@@ -17,9 +17,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from build import as_stored
+from build import SEED, as_stored, first_images, opening
 
 import fmd
+from fmd.config import Settings
 from fmd.math.editing import slerp
 from fmd.methods.jumps import JUMP
 from fmd.randomness import example_normal
@@ -34,7 +35,7 @@ DRAW = """async ([noise, labels, how]) => {
 SHOWN = """() => {
   const canvas = document.getElementById("image");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return Array.from(data.filter((_, i) => i % 4 === 0));
+  return Array.from(data.filter((_, i) => i % 4 < CHANNELS));
 }"""
 
 
@@ -74,56 +75,58 @@ def compare(page: Any, checkpoint: str) -> int:
     sampler = fmd.load(checkpoint)
     params = jax.tree.map(as_stored, jax.device_get(sampler.params))
     labels = np.arange(sampler.num_classes, dtype=np.int32)
-    shape, grey = sampler.image_shape, slice(0, 1)
+    shape = sampler.image_shape
+    shown = SHOWN.replace("CHANNELS", str(shape[-1]))
     differences = []
 
-    def judge(what: str, found: list[int], labels: np.ndarray, **how: Any) -> None:
-        wanted = sampler.sample(labels, params=params, **how).images
-        if len(found) != wanted.size:
-            wanted = wanted[..., grey]
+    def drawn(labels: np.ndarray, noise: np.ndarray, settings: Settings) -> np.ndarray:
+        return sampler.sample(labels, settings=settings, noise=noise, params=params).images
+
+    def judge(what: str, found: list[int], wanted: np.ndarray) -> None:
         difference = np.abs(np.array(found) - wanted.ravel().astype(int))
         differences.append(int(difference.max()))
         print(f"{what:32} {difference.max()} at most, {np.mean(difference > 0):.2%} of the pixels differ")
 
     idle(page)
-    drawn = page.evaluate("performance.getEntriesByName('drawn')[0].startTime")
-    print(f"first image after {drawn:.0f} ms; one more: {page.text_content('#cost')}")
+    marks = [page.evaluate(f"performance.getEntriesByName('{name}')[0].startTime") for name in ("first", "drawn")]
+    print(f"first.png after {marks[0]:.0f} ms, drawn after {marks[1]:.0f} ms; one more: {page.text_content('#cost')}")
 
     noise = np.asarray(example_normal(jax.random.key(1), labels, shape))
-    for what, way, change in ways(sampler):
+    for what, way, settings in ways(sampler):
         found = page.evaluate(DRAW, [noise.ravel().tolist(), labels.tolist(), way])
-        judge(what, found, labels, noise=noise, **change)
+        judge(what, found, drawn(labels, noise, settings))
 
-    first = {"solver": JUMP, "steps": 1} if sampler.method.second_time else {}
-    label = int(page.evaluate("+document.querySelector('[name=class]:checked').value"))
-    judge("as opened, seed 7", page.evaluate(SHOWN), np.int32([label]), key=jax.random.key(7), **first)
+    label, opened = int(page.evaluate("+document.querySelector('[name=class]:checked').value")), opening(sampler)
+    judge(f"as opened, seed {SEED}", page.evaluate(shown), first_images(sampler)[label])
+    ends = [example_normal(jax.random.key(seed), np.arange(1), shape) for seed in (SEED, SEED + 1)]
+    between = np.asarray(slerp(*ends, 0.4))
     page.evaluate("share.value = .4; share.dispatchEvent(new Event('input', {bubbles: true}))")
     idle(page)
-    ends = [example_normal(jax.random.key(seed), np.arange(1), shape) for seed in (7, 8)]
-    between = np.asarray(slerp(*ends, 0.4))
-    judge("on the walk from seed 7 to 8", page.evaluate(SHOWN), np.int32([label]), noise=between, **first)
+    judge("on the walk to the next seed", page.evaluate(shown), drawn(np.int32([label]), between, opened))
     page.focus("[name=class]:checked")
     page.keyboard.press("ArrowRight")
     idle(page)
-    judge("after the right arrow key", page.evaluate(SHOWN), np.int32([label + 1]), noise=between, **first)
+    judge("after the right arrow key", page.evaluate(shown), drawn(np.int32([label + 1]), between, opened))
     return max(differences)
 
 
-def ways(sampler: Sampler) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+def ways(sampler: Sampler) -> list[tuple[str, dict[str, Any], Settings]]:
     """Name, settings of page.js, and settings of fmd, of each way of drawing."""
     found = []
     if sampler.method.second_time:
-        found += [(f"jumps: {n}", {"way": n}, {"solver": JUMP, "steps": n}) for n in (1, 2, 4)]
+        found += [(f"jumps: {n}", {"way": n}, Settings().replace(solver=JUMP, steps=n)) for n in (1, 2, 4)]
     for solver, steps, weight in (("midpoint", 5, 1.3), ("midpoint", 3, 1.0), ("heun", 4, 2.0), ("heun", 3, 0.0)):
+        if weight != 1.0 and not sampler.info.can_be_guided:
+            continue
         how = {"solver": solver, "steps": steps, "weight": weight}
-        found.append((f"{solver}, {steps} steps, weight {weight}", how | {"way": "flow"}, how))
+        found.append((f"{solver}, {steps} steps, weight {weight}", how | {"way": "flow"}, Settings().replace(**how)))
     return found
 
 
 def idle(page: Any) -> None:
     """Waits until the page has drawn all that is wanted."""
     page.wait_for_timeout(50)
-    page.wait_for_selector("#image[aria-busy=false]", timeout=120_000)
+    page.wait_for_selector("#image[aria-busy=false]", timeout=300_000)
 
 
 def take_pictures(page: Any, folder: Path) -> None:

@@ -156,7 +156,11 @@ function build() {
     `A network of ${(model.parameters / 1e6).toFixed(2)} million weights, trained with fmd, draws in this page. ` +
     "Nothing leaves it.";
   for (const [id, value] of Object.entries(model.flow)) get(id).value = value;
+  [get("from").value, get("to").value] = [model.seed, model.seed + 1];
   showChoices();
+}
+
+function listen() {
   document.addEventListener("input", () => (showChoices(), redraw()));
   get("play").addEventListener("click", () => setWalking(!walking));
   for (const button of document.querySelectorAll("[data-seed]")) {
@@ -165,13 +169,26 @@ function build() {
   document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
 }
 
+// What JAX drew when the page was made, until the network is there.
+async function showFirst() {
+  const strip = await createImageBitmap(await (await fetch("first.png")).blob());
+  const [height, width] = model.shape;
+  const show = (canvas, label) => {
+    [canvas.width, canvas.height] = [width, height];
+    canvas.getContext("2d").drawImage(strip, -label * width, 0);
+  };
+  model.classes.forEach((_, label) => show(tile(label), label));
+  show(get("image"), +chosen("class"));
+  performance.mark("first");
+}
+
 try {
-  const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all" };
-  [model, session] = await Promise.all([
-    fetch("model.json").then((answer) => answer.json()),
-    ort.InferenceSession.create("model.onnx", options),
-  ]);
+  const loading = ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
+  model = await (await fetch("model.json")).json();
   build();
+  await showFirst();
+  session = await loading;
+  listen();
   await redraw();
 } catch (error) {
   get("cost").textContent = `The page could not start: ${error.message}`;
