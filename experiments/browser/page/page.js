@@ -183,11 +183,10 @@ async function showFirst() {
 }
 
 try {
-  const loading = ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
   model = await (await fetch("model.json")).json();
   build();
   await showFirst();
-  session = await loading;
+  session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
   listen();
   await redraw();
 } catch (error) {
