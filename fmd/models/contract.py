@@ -97,10 +97,11 @@ def check_contract(
         )
     if extra := sorted(set(variables) - {"params"}):
         raise ValueError(f"model {name} keeps state in {extra}; only the collection 'params' is allowed")
-    if strange := sorted(set(getattr(model, "stacked", ())) - set(variables["params"])):
+    stacked = getattr(model, "stacked", ())
+    if stacked and not set(stacked) & set(variables["params"]):
         raise ValueError(
-            f"model {name} says that {strange[0]!r} is a stack of blocks, but its parameters are "
-            f"{', '.join(variables['params'])}; put the name of its nn.scan in `stacked`"
+            f"model {name} says that {', '.join(stacked)} is a stack of blocks, but its parameters are "
+            f"{', '.join(variables['params'])}; name its nn.scan in `stacked`"
         )
 
     rngs: dict[str, PyTree] = {}

@@ -3,7 +3,7 @@
 A model that runs its blocks as one `nn.scan` names the stack in `stacked`, and makes the block with `scanned`:
 
     class Model(nn.Module):
-        stacked = ("blocks",)  # names among its parameters, no field
+        stacked = ("blocks",)  # names of its scans, no field
 
         @nn.compact
         def __call__(self, x, t, y, train=False):
@@ -39,10 +39,15 @@ def gathering(gather: Gather) -> Iterator[None]:
         _gather.reset(token)
 
 
-def scanned(block: type[nn.Module], remat: bool) -> type[nn.Module]:
-    """The block for `nn.scan`: gathered where that is asked for, computed again in the backward pass under `remat`."""
-    gather = _gather.get()
-    if gather is None:
-        return nn.remat(block, prevent_cse=False) if remat else block
-    gathered = nn.map_variables(block, "params", trans_in_fn=gather)
-    return nn.remat(gathered, prevent_cse=False, policy=None if remat else jax.checkpoint_policies.dots_saveable)
+def scanned(block: type[nn.Module], remat: bool, static_argnums: tuple[int, ...] = ()) -> type[nn.Module]:
+    """The block for `nn.scan`, gathered where that is asked for, computed again in the backward pass under `remat`.
+
+    `static_argnums` are those of `nn.remat`: arguments of the block's call that are no arrays, itself number 0.
+    """
+    gather, policy = _gather.get(), None
+    if gather is not None:
+        block = nn.map_variables(block, "params", trans_in_fn=gather)
+        policy = None if remat else jax.checkpoint_policies.dots_saveable
+    elif not remat:
+        return block
+    return nn.remat(block, prevent_cse=False, policy=policy, static_argnums=static_argnums)
