@@ -4,23 +4,24 @@
 
 The networks are JiT's (arXiv 2511.13720) as fmd.models.transformer builds them, in bfloat16 with float32 parameters,
 Adam and three averages, split over `fsdp` devices of a host (fmd.sharding); hosts hold the same. d is the width, h the
-number of heads, m the hidden width of the perceptron, n the tokens, P numbers of parameters. tests/test_scale_plan.py
-compares each formula with networks and compiled programs of small size.
+number of heads, m the hidden width of the perceptron, n the tokens. tests/experiments/test_scale_plan.py and
+tests/test_sharding.py compare each formula with networks and compiled programs of small size.
 """
 
-import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 FLOAT, HALF = 4, 2  # bytes
 GIB = 2**30
-IMAGENET = 1_281_167
-PEAK, MFU = 989e12, 0.4  # dense bfloat16 operations per second of an H100, and the share of it that is hoped for
+IMAGENET = 1_281_167  # images
+BATCH = 1024
+PEAK, SHARE = 989e12, 0.4  # dense bfloat16 operations per second of an H100, and the share of them that is hoped for
 MEMORY = 80e9  # bytes of an H100
+ROOM = 0.8  # the share of it that the sums here may take
 HOST = 8  # devices of a host
-WITHIN, BETWEEN = 450e9, 50e9  # bytes per second and device each way: NVLink of a host, 400 Gbit/s between hosts
+WITHIN, BETWEEN = 450e9, 50e9  # bytes per second and device each way: NVLink in a host, 400 Gbit/s between hosts
 
 
 class Count(NamedTuple):
@@ -117,3 +118,105 @@ def wire_bytes(block: Count, depth: int, outside: Count) -> dict[str, int]:
     """
     gathered = FLOAT * (2 * depth * block.large + outside.large)
     return {"all-gather": gathered, "all-reduce": FLOAT * (depth * sum(block) + sum(outside))}
+
+
+def block_bytes(net: Transformer, n: int) -> int:
+    """Bytes per image that one block keeps between its forward and its backward pass, attention by "xla"."""
+    d, m, h = net.width, net.hidden, net.heads
+    return n * (68 * d + 12 * m + 16) + 6 * h * n * n + 24 * n * h + 16 * d
+
+
+def kept_bytes(net: Transformer, n: int, remat: bool) -> int:
+    """Bytes per image that a scanned block leaves for the backward pass.
+
+    With remat its input, 2 n d. Without, where blocks are gathered, the results of matrix products, too: see
+    fmd.models.stacks.
+    """
+    d, m, h = net.width, net.hidden, net.heads
+    return HALF * n * d if remat else HALF * (7 * n * d + 2 * n * m + 6 * d) + FLOAT * h * n * n
+
+
+def activation_bytes(net: Transformer, remat: bool) -> int:
+    """Bytes per image at the peak: what all blocks leave, and all of one that is computed again."""
+    return sum(kept_bytes(net, n, remat) for n in net.tokens) + block_bytes(net, max(net.tokens))
+
+
+def wire_seconds(sizes: Mapping[str, int], hosts: int) -> float:
+    """Seconds of a step's collectives in rings, if nothing is computed meanwhile.
+
+    Gathering S bytes brings each of f devices (f - 1) / f S; summing them sends as much twice. Between m hosts the sum
+    crosses 2 (m - 1) / m S bytes, an equal part over the link of each device.
+    """
+    in_host = (HOST - 1) / HOST * (sizes["all-gather"] + 2 * sizes["all-reduce"])
+    return in_host / WITHIN + 2 * (hosts - 1) / hosts * sizes["all-reduce"] / HOST / BETWEEN
+
+
+class Plan(NamedTuple):
+    """One network on some hosts; bytes and seconds are per device and step."""
+
+    remat: bool
+    state: int
+    gradients: int
+    activations: int
+    wire: dict[str, int]
+    computing: float
+    sending: float
+    operations: float  # of all training
+    images_per_second: float
+    days: float
+
+
+def plan(net: Transformer, epochs: int, devices: int) -> Plan:
+    """The plan for a number of devices; computes blocks again where they would not fit otherwise."""
+    parts = block_parameters(net), net.depth, outside_parameters(net)
+    state, gradients = state_bytes(*parts, fsdp=HOST, averages=3), gradient_bytes(*parts, fsdp=HOST)
+    images = BATCH // devices
+    remat = state + gradients + images * activation_bytes(net, remat=False) > ROOM * MEMORY
+    wire = wire_bytes(*parts)
+    computing = images * step_operations(net, remat) / (SHARE * PEAK)
+    sending = wire_seconds(wire, devices // HOST)
+    speed = BATCH / max(computing, sending)
+    trained = epochs * IMAGENET
+    return Plan(
+        remat=remat,
+        state=state,
+        gradients=gradients,
+        activations=images * activation_bytes(net, remat),
+        wire=wire,
+        computing=computing,
+        sending=sending,
+        operations=trained * step_operations(net, remat),
+        images_per_second=speed,
+        days=trained / speed / 86400,
+    )
+
+
+JIT = {  # at patch 16 and 256 pixels, with the epochs of arXiv 2511.13720
+    "B": (Transformer(12, 768, 12), 600),
+    "L": (Transformer(24, 1024, 16, class_tokens_from=8), 600),
+    "G": (Transformer(40, 1664, 16, bottleneck=256, class_tokens_from=10), 320),
+}
+COLUMNS = (
+    "JiT", "devices", "remat", "state", "gradients, block", "activations", "sum, GiB", "gathered, GB", "summed, GB",
+    "computing, ms", "sending, ms", "images/s", "10^18 operations", "days",
+)  # fmt: skip
+
+
+def table() -> str:
+    """All plans in Markdown."""
+    rows = [COLUMNS, tuple("---" for _ in COLUMNS)]
+    for name, (net, epochs) in JIT.items():
+        for devices in (8, 64, 256):
+            p = plan(net, epochs, devices)
+            sizes = [f"{size / GIB:.1f}" for size in (p.state, p.gradients, p.activations)]
+            total = (p.state + p.gradients + p.activations) / GIB
+            wire = [f"{p.wire[kind] / 1e9:.1f}" for kind in ("all-gather", "all-reduce")]
+            times = [f"{1e3 * seconds:.0f}" for seconds in (p.computing, p.sending)]
+            rest = f"{p.images_per_second:,.0f}", f"{p.operations / 1e18:,.0f}", f"{p.days:.2g}"
+            remat = "yes" if p.remat else "no"
+            rows.append((name, str(devices), remat, *sizes, f"{total:.1f}", *wire, *times, *rest))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -22,14 +22,14 @@ body of a loop, where they run 20 to 50 times slower. `unroll_gradients` says by
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 MODES = ("auto", "jit", "pmap", "mesh")

@@ -5,10 +5,10 @@ the mesh divides:
 
     bytes per device = sum of large leaves / fsdp + sum of the rest.
 
-In a stack [blocks, ...] of a model's scan (`fmd.models.stacks`) a leaf is one block's slice, and the first axis is never
+In a stack [blocks, ...] of a model's scan (`fmd.models.stacks`) a leaf is one block's slice; the first axis is never
 split. The step gathers the parameters that it uses: those of a stack block by block inside the scan, so that one whole
-block exists at a time; the others when the network is called. Gradients are summed where they arise, each device keeps
-its part. The optimiser and the averages work on the parts.
+block exists at a time; the others when the network is called. Gradients are summed where they arise, and each device
+keeps its part. The optimiser and the averages work on the parts.
 """
 
 import math
@@ -55,14 +55,14 @@ def gather_params(layout: Layout, model: Model) -> Callable[..., Array]:
 
     Without it XLA may follow the parameters and split the matrix products, too, which costs a collective in each layer.
     """
+    apply: Callable[..., Array] = model.apply
     if layout.mesh.shape["fsdp"] == 1:
-        return model.apply
+        return apply
 
     def gathered(variables: Params, *args: Any, **kwargs: Any) -> Array:
         whole = jax.tree_util.tree_map_with_path(place, variables)
         with gathering(partial(_gather_block, layout)):
-            out: Array = model.apply(whole, *args, **kwargs)
-            return out
+            return apply(whole, *args, **kwargs)
 
     def place(path: tuple[Any, ...], leaf: Array) -> Array:
         return leaf if _below(path, stacked) else jax.lax.with_sharding_constraint(leaf, layout.replicated)
@@ -79,7 +79,8 @@ def bytes_per_device(abstract: PyTree, shardings: PyTree) -> int:
 
 def describe(layout: Layout, abstract: PyTree, shardings: PyTree) -> str:
     """A line for the log: how much of a split state one device holds."""
-    part, whole = (bytes_per_device(abstract, s) for s in (shardings, jax.tree.map(lambda _: layout.replicated, shardings)))
+    everywhere = jax.tree.map(lambda _: layout.replicated, shardings)
+    part, whole = bytes_per_device(abstract, shardings), bytes_per_device(abstract, everywhere)
     parts = layout.mesh.shape["fsdp"]
     if part == whole:
         return (

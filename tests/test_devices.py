@@ -1,7 +1,6 @@
 """Layouts, placement, and batches over devices."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""A state in parts on eight devices: which leaves are split, what a device holds, what is sent, and the same numbers."""
+"""A state in parts on eight devices: what is split, what a device holds and sends, and the same numbers."""
 
 import collections
 import re
@@ -62,7 +62,8 @@ class Stack(nn.Module):
 
 def lab(*layout, **model):
     """Steps by plain gradients: Adam's first ones are signs, and double the smallest difference of rounding."""
-    config = toys.config(model={"name": "stack", **model}, optimizer={"name": "sgd"}, ema={"decays": [0.9], "power_stds": []})
+    averages = {"decays": [0.9], "power_stds": []}
+    config = toys.config(model={"name": "stack", **model}, optimizer={"name": "sgd"}, ema=averages)
     return toys.Lab(config, toys.layout(*layout))
 
 
@@ -221,5 +222,5 @@ def test_what_cannot_be_split_is_said():
         "parallel.fsdp = 8 splits nothing: no parameter has 16384 numbers or more and an axis that 8 divides"
     )
     wrong = type("Wrong", (Stack,), {"stacked": ("layers",)})(4)
-    with pytest.raises(ValueError, match="layers is a stack of blocks, but its parameters are Embed_0, blocks, into, out, told; "):
+    with pytest.raises(ValueError, match="layers is a stack of blocks, but its parameters are Embed_0, blocks, into, "):
         check_contract(wrong, (8, 8, 1))

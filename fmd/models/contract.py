@@ -16,8 +16,8 @@ A model is a Flax Linen module v(x, t, y) called as
 - A model with a second time predicts for the step from t to r >= t. Without r it predicts for r = t. A model with a
   guidance weight predicts as guided by w > 0. Without w it predicts for w = 1.
 - All state lies in the collection "params" (no running statistics), so that a step stays a pure function.
-- A model with a stack of blocks [blocks, ...], the parameters of an `nn.scan`, names it in `stacked` and makes the block
-  with `fmd.models.stacks.scanned`. It then trains on devices that each hold a part of every block.
+- A model that runs its blocks in an `nn.scan` names the scan in `stacked` and makes the block with
+  `fmd.models.stacks.scanned`. Devices that each hold a part of every block then gather one block at a time.
 - H, W and C are read from x. The meaning of the prediction (velocity, data, noise) is the caller's business.
 """
 

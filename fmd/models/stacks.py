@@ -10,9 +10,9 @@ A model that runs its blocks as one `nn.scan` names the stack in `stacked`, and 
             block = scanned(Block, remat=self.remat)
             x, _ = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=12)(name="blocks")(x)
 
-Without `gathering` around it, `scanned` changes nothing but for `remat`. Inside, the block's slice of the stack is handed
-to the function given there first. What is gathered is not kept for the backward pass, or all of it would be there at
-once: without `remat` the results of matrix products are, and the rest of a block is computed again.
+Without `gathering` around it, `scanned` changes nothing but for `remat`. Inside, the block's slice of the stack first
+passes through the function given there. What is gathered is not kept for the backward pass, or all of it would be there
+at once: without `remat` the results of matrix products are, and the rest of a block is computed again.
 """
 
 from collections.abc import Callable, Iterator
