@@ -98,7 +98,8 @@ def _gather_block(layout: Layout, params: Params) -> Params:
 
     def gather(leaf: Array) -> Array:
         parts = jax.lax.with_sharding_constraint(leaf, NamedSharding(layout.mesh, _split(layout, leaf.shape)))
-        return jax.lax.with_sharding_constraint(parts, layout.replicated)
+        whole: Array = jax.lax.with_sharding_constraint(parts, layout.replicated)
+        return whole
 
     return jax.tree.map(gather, params)
 

@@ -19,8 +19,6 @@ from fmd.models.stacks import scanned
 from fmd.training import optimizers
 from tests.helpers import toys
 
-pytestmark = pytest.mark.usefixtures("full_compilation")
-
 WIDTH = 128  # a kernel of 128 x 128 is the smallest that is split
 FLOATS = re.compile(r"f32\[([\d,]*)\]")
 COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -68,7 +66,15 @@ def lab(*layout, **model):
 
 
 @pytest.fixture(scope="module")
-def programs():
+def alone():
+    """The lab on one device, compiled in the quick way of all tests."""
+    made = lab("jit", 1)
+    made.program = made.program.lower(made.start(), made.resident, next(made.feed())).compile()
+    return made
+
+
+@pytest.fixture(scope="module")
+def programs(alone, full_compilation):
     """Labs with their compiled programs, by layout and remat."""
     made = {}
 
@@ -106,9 +112,14 @@ def test_large_leaves_are_split_along_their_longest_divisible_axis():
     pytest.param(("mesh", 2, 2), True, marks=pytest.mark.slow),
     pytest.param(("mesh", 8, 4), False, marks=pytest.mark.slow),
 ], ids=str)  # fmt: skip
-def test_steps_are_those_of_one_device(programs, layout, remat):
-    alone, found = (jax.device_get(programs(*n, remat=r).run(2)) for n, r in ((("jit", 1), True), (layout, remat)))
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(found), strict=True):
+def test_steps_are_those_of_one_device(alone, programs, layout, remat):
+    assert_same(alone.run(2), programs(*layout, remat=remat).run(2))
+
+
+def assert_same(one, other):
+    """Equal to a millionth."""
+    one, other = jax.device_get((one, other))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6, err_msg=jax.tree_util.keystr(path))
 
 
@@ -186,10 +197,9 @@ def test_moments_lie_where_their_parameters_lie(programs):
         assert sorted(map(str, specs)) == sorted(own * copies)
 
 
-def test_one_device_to_eight_and_back_ends_where_one_alone_does(programs, tmp_path):
+def test_one_device_to_eight_and_back_ends_where_one_alone_does(alone, programs, tmp_path):
     state = None
-    for step, layout in enumerate([("jit", 1), ("mesh", 8, 8), ("jit", 1)]):
-        made = programs(*layout)
+    for step, made in enumerate([alone, programs("mesh", 8, 8), alone]):
         if state is not None:
             placed = made.placed()
             ema, train = Store(tmp_path).restore(ema=placed.ema, train=placed.replace(ema={}))
@@ -199,9 +209,7 @@ def test_one_device_to_eight_and_back_ends_where_one_alone_does(programs, tmp_pa
         store = Store(tmp_path)
         store.save(step + 1, ema=state.ema, train=state.replace(ema={}))
         store.close()
-    alone, found = jax.device_get((programs("jit", 1).run(3)[0], state))
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(alone), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+    assert_same(alone.run(3)[0], state)
 
 
 def test_a_forward_derivative_passes_through_gathered_blocks():
