@@ -24,10 +24,12 @@ FLAGS_OF = {  # the flags that each mode looks at
     "eval": {"checkpoint", "average", "n_samples", "seed", "reference", "features", "bits_per_dim", "samples"}
     | {"bits_draws", "classes", "source", "sweep", "teacher", "trust", "classify", "against", *SETTINGS}
     | {"paired", "draws"},
-    "export": {"checkpoint", "average", "out", "trust", *SETTINGS},
     "prepare": {"source", "out"},
+    "export": {"checkpoint", "average", "out", "compact", "push", "trust", *SETTINGS},
     "restore": {"checkpoint", "average", "n_samples", "outfile", "overwrite", "label", "seed", "trust", "operator"}
     | {"noise_std", "method", "draws", "images", "weight", "steps"},
+    "verify": {"checkpoint", "config", "workdir", "published", "row", "seed", "trust"}
+    | {"coordinator", "num_processes", "process_id"},
 }
 
 NOT_BESIDE = {

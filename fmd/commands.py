@@ -11,10 +11,14 @@ from fmd import cli, data, devices, processes
 from fmd import config as configs
 from fmd.arguments import Overrides, load_data, parse_labels, refuse_data, resolve_for_this_machine, settings_of
 from fmd.blocks import Plain
+from fmd.checkpoints import hub
+from fmd.checkpoints.locate import locate, results_folder
+from fmd.checkpoints.weights import is_export
 from fmd.config import Config, Settings
 from fmd.data.prepare import prepare
 from fmd.evaluation import evaluate as evaluation
 from fmd.evaluation import restored, sweep
+from fmd.evaluation import verify as verification
 from fmd.evaluation.quality import make_quality
 from fmd.evaluation.validation import make_validation
 from fmd.export.exporter import export
@@ -47,12 +51,16 @@ def train(parsed: flags.FlagValues, overrides: Overrides) -> None:
         logging.set_verbosity(logging.WARNING)
     cli.use_compilation_cache()
     config = resolve_for_this_machine(configs.load_file(parsed.config), overrides)
-    workdir = expand(parsed.workdir or Path("runs") / Path(parsed.config).stem)
+    workdir = _workdir(parsed)
     run = train_config(config, workdir)
     if run.finished:
         logging.info("done: %d steps in %s; next: --mode=sample --checkpoint=%s", run.step, workdir, workdir)
     else:
         logging.info("stopped and saved at step %d; the same command goes on from there", run.step)
+
+
+def _workdir(parsed: flags.FlagValues) -> Path:
+    return expand(parsed.workdir or Path("runs") / Path(parsed.config).stem)
 
 
 def train_config(config: Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> Run:
@@ -197,24 +205,53 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
         import_modules(real.imports)
         result = evaluation.judge_file(expand(parsed.samples), load_data(real, overrides), request)
         return report(result, expand(f"{parsed.samples}.eval.json"))
-    checkpoint = expand(parsed.checkpoint)
+    checkpoint, found = locate(parsed.checkpoint), results_folder(parsed.checkpoint)
     sampler = samplers.load(checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)
     dataset = load_data(sampler.info.config, overrides, trust=parsed.trust)
-    folder = data_cache() / "samples" / digest(str(checkpoint.resolve()).encode())  # never one that a stranger made
+    folder = _samples_folder(checkpoint)
     if sweeping:
         kind, values = sweeping
         asked = {name for name in cli.SETTINGS if parsed[name].value is not None}
         if (kind == "average" and parsed.average) or kind in asked:
             raise ValueError(f"--sweep={kind} tries several values and --{kind} asks for one; leave it out")
         sweep.run(
-            checkpoint, sampler, dataset, request, settings, kind, values, folder=folder, one_solver="solver" in asked
-        )
+            checkpoint, sampler, dataset, request, settings, kind, values,
+            folder=folder, found=found, one_solver="solver" in asked,
+        )  # fmt: skip
     else:
         teacher = None if parsed.teacher is None else samplers.load(parsed.teacher, trust=parsed.trust)
         result = evaluation.evaluate(sampler, dataset, request, settings, folder=folder, teacher=teacher)
-        report(result, checkpoint / "eval.json")
+        report(result, found / "eval.json")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _samples_folder(checkpoint: Path) -> Path:
+    """Where samples are kept while they are drawn: never a folder that a stranger made."""
+    return data_cache() / "samples" / digest(str(checkpoint.resolve()).encode())
+
+
+def verify(parsed: flags.FlagValues, overrides: Overrides) -> None:
+    """Repeats a row of published figures, after training where a config is given; exit code 1 where one differs."""
+    if (parsed.config is None) == (parsed.checkpoint is None):
+        raise ValueError("verify needs either --checkpoint, e.g. --checkpoint=mnist, or --config, which trains first")
+    checkpoint = _workdir(parsed) if parsed.checkpoint is None else locate(parsed.checkpoint)
+    published = checkpoint if parsed.published is None else expand(parsed.published)
+    row = verification.read_row(published, parsed.row)  # refused now, not after the training
+    if parsed.config is not None:
+        train(parsed, overrides)
+        overrides = ()
+    cli.use_compilation_cache()
+    sampler = samplers.load(checkpoint, trust=parsed.trust)
+    dataset = load_data(sampler.info.config, overrides, trust=parsed.trust or parsed.config is not None)
+    folder, seed = _samples_folder(checkpoint), parsed.seed if parsed["seed"].present else None
+    compared = verification.verify(sampler, dataset, row, folder=folder, seed=seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    print("\n".join([verification.HEADER, *map(str, compared)]))
+    if differing := [each.name for each in compared if not each.agrees]:
+        logging.error("%d of %d figures differ: %s", len(differing), len(compared), ", ".join(differing))
+        cli.leave(1)
+    logging.info("all %d figures agree", len(compared))
 
 
 def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
@@ -263,19 +300,30 @@ def report(result: Plain, outfile: Path) -> None:
 
 
 def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
-    """Makes a folder that needs nothing of the run: weights, a portable sampler, a model card."""
-    cli.need(parsed, "checkpoint", "export needs --checkpoint: a workdir, or one step inside it")
-    cli.need(parsed, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
-    cli.use_compilation_cache()
+    """Makes a folder that needs nothing of the run: weights, a portable sampler, a model card. `--push` uploads it."""
+    cli.need(parsed, "checkpoint", "export needs --checkpoint: a workdir, one step inside it, or an export to --push")
+    if parsed.push is not None:
+        hub.check_push(parsed.push)
+    folder = locate(parsed.checkpoint)
+    if parsed.push is not None and is_export(folder):
+        for name in ("average", "compact", "out", *cli.SETTINGS):
+            if parsed[name].present:
+                raise ValueError(
+                    f"--{name} has no effect: {folder} is an export, which is pushed as it is; leave it out"
+                )
+    else:
+        cli.need(parsed, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
+        cli.use_compilation_cache()
+        refuse_data(overrides, "an export reads no data")
 
-    refuse_data(overrides, "an export reads no data")
+        def change(usual: Settings) -> Settings:
+            return settings_of(parsed, overrides, usual)
 
-    def change(usual: Settings) -> Settings:
-        return settings_of(parsed, overrides, usual)
-
-    out = expand(parsed.out)
-    folder = export(expand(parsed.checkpoint), out, average=parsed.average, change=change, trust=parsed.trust)
-    logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
+        options = {"average": parsed.average, "compact": parsed.compact, "trust": parsed.trust}
+        folder = export(folder, expand(parsed.out), change=change, **options)
+        logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
+    if parsed.push is not None:
+        logging.info("pushed to %s", hub.push(folder, parsed.push))
 
 
 def prepare_data(parsed: flags.FlagValues, overrides: Overrides) -> None:
@@ -299,4 +347,5 @@ MODES = {
     "export": export_model,
     "restore": restore,
     "prepare": prepare_data,
+    "verify": verify,
 }

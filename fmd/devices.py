@@ -6,7 +6,7 @@ are placed:
 - `jit`: one device.
 - `pmap`: data parallel. The state keeps its natural shapes and is replicated; each device gets a slice of the batch.
 - `mesh`: `jax.jit` over a mesh. The batch is split over both axes, and each large parameter (with its EMA and
-  optimiser moments) over `fsdp`.
+  optimiser moments) over `fsdp`: see `fmd.sharding`.
 
 XLA's CPU backend is slow by default at what a UNet does between its convolutions:
 
@@ -22,17 +22,15 @@ body of a loop, where they run 20 to 50 times slower. `unroll_gradients` says by
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 from tqdm.auto import tqdm
-
-from fmd.types import Params
 
 MODES = ("auto", "jit", "pmap", "mesh")
 BATCH_AXES = ("data", "fsdp")
@@ -65,6 +63,7 @@ class Layout:
 
     mode: str
     mesh: Mesh
+    smallest: int = SMALLEST_SHARDED  # leaves of fewer elements are not split over `fsdp`
 
     @property
     def axis_name(self) -> str | None:
@@ -110,37 +109,6 @@ def make_layout(mode: str = "auto", *, fsdp: int = 1, devices: Sequence[jax.Devi
         )
     shape = (len(devices) // fsdp, fsdp)
     return Layout(mode, jax.make_mesh(shape, BATCH_AXES, devices=devices, axis_types=(AxisType.Auto,) * 2))
-
-
-def state_shardings(layout: Layout, abstract_state: PyTree, smallest: int = SMALLEST_SHARDED) -> PyTree:
-    """A sharding for each leaf: those of `smallest` elements or more are split over `fsdp`.
-
-    They are split along their longest axis that `fsdp` divides.
-    """
-    parts = layout.mesh.shape["fsdp"]
-
-    def place(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        axes = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0]
-        if parts == 1 or not axes or np.prod(leaf.shape) < smallest:
-            return layout.replicated
-        longest = max(axes, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(layout.mesh, P(*[None] * longest, "fsdp"))
-
-    return jax.tree.map(place, abstract_state)
-
-
-def gather_params(layout: Layout, apply: Callable[..., Array]) -> Callable[..., Array]:
-    """`apply(variables, ...)` that gathers sharded parameters before it uses them.
-
-    Without it XLA follows the parameters and splits the matrix products, too, which costs a collective in each layer.
-    """
-    if layout.mesh.shape["fsdp"] == 1:
-        return apply
-
-    def gathered(variables: Params, *args: Any, **kwargs: Any) -> Array:
-        return apply(jax.lax.with_sharding_constraint(variables, layout.replicated), *args, **kwargs)
-
-    return gathered
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@
     python -m fmd.main --mode=export --checkpoint=runs/NAME --out=models/NAME
     python -m fmd.main --mode=restore --checkpoint=runs/NAME --operator=mask:hidden=lower_half --outfile=restored.png
     python -m fmd.main --mode=prepare --source=folder --config.data.params.path=photos --out=photos_256
+    python -m fmd.main --mode=verify --checkpoint=mnist
 
 This file is short on purpose: each mode is one function in `fmd.commands`, imported only when it runs.
 """
@@ -19,10 +20,12 @@ from absl import app, flags, logging
 from fmd import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore", "prepare"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "export", "restore", "prepare", "verify"], "What to do.")
 flags.DEFINE_string("config", None, "Config file (train). Override a key with --config.key=value.")
 flags.DEFINE_string("workdir", None, "Folder of the run (train). Default: runs/<name of the config file>.")
-flags.DEFINE_string("checkpoint", None, "A workdir, one step inside it, or an exported folder (all but train).")
+flags.DEFINE_string(
+    "checkpoint", None, "A workdir, one step inside it, an export, a shipped model (mnist), or hf://owner/name."
+)
 flags.DEFINE_string("average", None, "Average of the weights: a name, or std=0.1 for any width. Default: the first.")
 flags.DEFINE_integer(
     "n_samples", None, "How many images. Default: 64 (sample), 5000 (eval).", lower_bound=1, upper_bound=2**31 - 1
@@ -62,6 +65,10 @@ flags.DEFINE_string("images", None, "A folder or an .npz of images to measure an
 flags.DEFINE_string("condition", None, "A folder or an .npz of the conditions themselves, by name (sample).")
 flags.DEFINE_integer("paired", 0, "Test images compared with what is made of their condition (eval).", lower_bound=0)
 flags.DEFINE_string("out", None, "Folder to make (export, prepare).")
+flags.DEFINE_string("push", None, "hf://owner/name: the model on the Hub to upload the export to (export).")
+flags.DEFINE_bool("compact", False, "Weights once, in float16, and no portable program (export).")
+flags.DEFINE_string("published", None, "Figures to repeat: an eval.json. Default: those of the export (verify).")
+flags.DEFINE_string("row", None, "Row of the published figures of an export. Default: its first (verify).")
 flags.DEFINE_string("coordinator", None, "host:port of process 0 of several, or auto where JAX knows the cluster.")
 flags.DEFINE_integer("num_processes", None, "How many processes train together.")
 flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")

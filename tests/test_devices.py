@@ -1,10 +1,8 @@
 """Layouts, placement, and batches over devices."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import P
 
 from fmd import devices
 
@@ -33,16 +31,6 @@ def test_several_processes_need_a_mesh(monkeypatch, mode):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="use mesh"):
         devices.make_layout(mode)
-
-
-def test_large_arrays_are_split_along_their_longest_divisible_axis():
-    layout = devices.make_layout("mesh", fsdp=4)
-    shapes = {"wide": (64, 512), "tall": (3, 3, 512, 64), "odd": (513, 511), "small": (64,)}
-    tree = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    specs = jax.tree.map(lambda s: s.spec, devices.state_shardings(layout, tree))
-    assert specs == {"wide": P(None, "fsdp"), "tall": P(None, None, "fsdp"), "odd": P(), "small": P()}
-    plain = devices.state_shardings(devices.make_layout("mesh"), tree)
-    assert all(sharding.spec == P() for sharding in jax.tree.leaves(plain))
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap", "mesh"])

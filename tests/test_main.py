@@ -14,6 +14,7 @@ from PIL import Image
 
 from fmd import cli, devices, main
 from fmd.arguments import parse_labels
+from fmd.checkpoints import locate
 from fmd.commands import FRAMES
 from fmd.data import load as load_source
 from fmd.data.sources import idx
@@ -87,6 +88,29 @@ def test_a_run_is_sampled_evaluated_and_exported(fmd, trained):
     np.testing.assert_array_equal(drawn["run"]["labels"], np.arange(12, dtype=np.int32) % 10)
     for other in ("step", "export"):
         np.testing.assert_array_equal(drawn["run"]["images"], drawn[other]["images"])
+
+
+def test_a_model_that_ships_is_judged_and_its_figures_repeated(fmd, trained, tmp_path, monkeypatch, caplog):
+    """Nothing is written into its folder."""
+    assert fmd("--mode=export", "--compact", f"--checkpoint={trained}", "--steps=2", "--out=shipped/toy")[0] == 0
+    monkeypatch.setattr(locate, "SHIPPED", tmp_path / "shipped")
+    before = sorted((tmp_path / "shipped").rglob("*"))
+    assert fmd("--mode=eval", "--checkpoint=toy", "--n_samples=80")[0] == 0
+    assert sorted((tmp_path / "shipped").rglob("*")) == before
+    verify = ("--mode=verify", "--checkpoint=toy", "--published=eval_toy/eval.json")
+    assert fmd(*verify)[0] == 0
+    assert caplog.messages[-1] == "all 5 figures agree"
+    published = json.loads(Path("eval_toy/eval.json").read_text())
+    published["figures"]["test"]["fid"] *= 2
+    write_json(Path("eval_toy/eval.json"), published)
+    assert fmd(*verify)[0] == 1
+    assert caplog.messages[-1] == "1 of 5 figures differ: test.fid"
+    published["settings"]["features"] = "pixels-0"
+    write_json(Path("eval_toy/eval.json"), published)
+    code, said = fmd(*verify)
+    assert (code, said.split(": they")[0]) == (
+        2, "fmd: the published figures are of features = 'pixels-0', here it is 'pixels-1'"
+    )  # fmt: skip
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ sys.path.append(str(HERE.parent / "benchmarks"))
 from jax_worker import SHAPES, bare_step, random_dataset, resolve  # noqa: E402
 from train_step import with_flax_group_norm  # noqa: E402
 
-from fmd import devices  # noqa: E402
+from fmd import devices, sharding  # noqa: E402
 from fmd.checkpoints.weights import load_weights  # noqa: E402
 from fmd.export import portable  # noqa: E402
 from fmd.models import unet  # noqa: E402
@@ -189,7 +189,7 @@ def traced(name: str, *, train_images: int = 60_000, samples: int = 512) -> dict
         step = devices.compile_step(
             partial(train_steps, recipe=recipe, axis_name=layout.axis_name),
             layout,
-            devices.state_shardings(layout, state),
+            sharding.state_shardings(layout, state),
         )
         sampler = Sampler(model, None, recipes.make_info(config, dataset), layout)
         key, weight = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.float32)

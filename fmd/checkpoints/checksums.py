@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
@@ -38,16 +39,18 @@ def verify(folder: Path) -> None:
         )
 
 
-def refuse_unlisted(folder: Path) -> None:
+def refuse_unlisted(folder: Path, read: Sequence[str] = ()) -> None:
     """Raises ValueError for a file beside listed ones in a sub-folder: a library would read it. Others are told.
+
+    `read` names sub-folders that are read even where no file in them is listed.
 
     Hidden files at the top, those of a file manager, and what evaluations write are not spoken of.
     """
     listed = json.loads((folder / CHECKSUMS).read_text())
     found = sorted(str(file.relative_to(folder)) for file in folder.glob(ALL) if file.is_file() or file.is_symlink())
     strange = [name for name in found if name not in listed and not NOT_READ.search(name)]
-    read = {name.split("/")[0] for name in listed if "/" in name}
-    if inside := [name for name in strange if name.split("/")[0] in read]:
+    libraries = {*read, *(name.split("/")[0] for name in listed if "/" in name)}
+    if inside := [name for name in strange if name.split("/")[0] in libraries]:
         raise ValueError(
             f"{len(inside)} files in {folder} are not among those that it was exported with, the first is {inside[0]}; "
             f"remove them, or fetch a good copy"

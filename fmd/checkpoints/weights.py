@@ -1,4 +1,8 @@
-"""Weights to sample from: out of a run, one step of it, or an exported folder; and into such a folder."""
+"""Weights to sample from: out of a run, one step of it, or an exported folder; and into such a folder.
+
+An export holds them as an Orbax checkpoint and as safetensors, or compact: as safetensors alone, in float16, which are
+float32 again when they are loaded.
+"""
 
 import contextlib
 import json
@@ -8,23 +12,25 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 
 from fmd.checkpoints import power_averages
 from fmd.checkpoints.checksums import ALL, CHECKSUMS, damage, digests, first_line, refuse_unlisted, verify
-from fmd.files import expand, refuse_larger, write_json
+from fmd.checkpoints.locate import locate, shipped
+from fmd.files import refuse_larger, write_json
 from fmd.run_info import FILE, RunInfo, read_run_info
 from fmd.types import Params
 
 WEIGHTS = "weights"  # the folder of the arrays in an export
+TENSORS = "weights.safetensors"  # the same by dotted names; alone in a compact export
+PUBLISHED = "quality.json"  # what evaluations found about the weights of an export, see fmd.evaluation.verify
 
 
 def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, RunInfo]:
     """The averaged weights in a workdir (its newest good step), in one step of it, or in an exported folder.
 
     Args:
-        path: the folder.
+        path: the folder, the name of a model that ships with fmd, or one on the Hub, see `fmd.checkpoints.locate`.
         average: the one to take where a run keeps several, e.g. "decay1"; default: its first. "std=0.1" makes the
             power-function average of that relative width from those that the kept checkpoints hold.
 
@@ -34,9 +40,12 @@ def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, 
     Raises:
         ValueError: when there is no such folder, it is not fmd's, or nothing in it can be read.
     """
-    path = expand(path).absolute()
+    path = locate(path)
     if not path.is_dir():
-        raise ValueError(f"no checkpoint at {path}; give a workdir, one step inside it, or an exported folder")
+        raise ValueError(
+            f"no checkpoint at {path}; give a workdir, one step inside it, an exported folder, or the name of a model "
+            f"that ships with fmd: {', '.join(shipped())}"
+        )
     workdir, exported = workdir_of(path), is_export(path)
     info = read_run_info(workdir)
     width = average.removeprefix("std=") if average is not None and average.startswith("std=") else None
@@ -48,8 +57,8 @@ def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, 
         return _load_step(path, info, average)
     if exported:
         verify(path)
-        refuse_unlisted(path)
-        return read_arrays(path / WEIGHTS), info
+        refuse_unlisted(path, read=(WEIGHTS,))
+        return (read_arrays(path / WEIGHTS) if (path / WEIGHTS).is_dir() else read_tensors(path / TENSORS)), info
     numbered = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     for step in sorted(numbered, key=lambda p: int(p.name), reverse=True):
         try:
@@ -66,16 +75,18 @@ def workdir_of(path: Path) -> Path:
 
 
 def is_export(path: Path) -> bool:
-    """True where a folder is one that `save_weights` made."""
-    return (path / WEIGHTS).is_dir()
+    """True where a folder is an export of either kind."""
+    return (path / WEIGHTS).is_dir() or (path / TENSORS).is_file()
 
 
 def save_weights(folder: Path, weights: Params, info: RunInfo) -> None:
-    """Makes `folder` one that `load_weights` reads: weights, info, and checksums of all that is in it by then.
+    """Makes `folder` one that `load_weights` reads: weights as Orbax has them, info and checksums.
 
     The same weights give the same bytes: plain Zarr arrays, and none of the identifiers, times and folders that Orbax
     notes beside them.
     """
+    import orbax.checkpoint as ocp
+
     target = (Path(folder) / WEIGHTS).absolute()
     with _quiet(), ocp.PyTreeCheckpointer(use_ocdbt=False) as checkpointer:
         checkpointer.save(target, weights)
@@ -83,6 +94,11 @@ def save_weights(folder: Path, weights: Params, info: RunInfo) -> None:
     notes = target / "_CHECKPOINT_METADATA"
     untimed = {key: None if key.endswith("_nsecs") else value for key, value in json.loads(notes.read_text()).items()}
     write_json(notes, untimed)
+    seal(folder, info)
+
+
+def seal(folder: Path, info: RunInfo) -> None:
+    """Writes the info of an export, and the checksums of all that is in the folder by then."""
     write_json(Path(folder) / FILE, info.to_json())
     write_json(Path(folder) / CHECKSUMS, digests(Path(folder), ALL))
 
@@ -137,6 +153,8 @@ def _of_width(step: Path, info: RunInfo, width: float) -> Params:
 
 def read_arrays(item: Path) -> Params:
     """All arrays of one Orbax item as NumPy, whatever devices they were saved from."""
+    import orbax.checkpoint as ocp  # a third of a second, which a compact export does without
+
     handler = ocp.PyTreeCheckpointHandler()
     try:
         found = handler.metadata(item).tree
@@ -146,3 +164,18 @@ def read_arrays(item: Path) -> Params:
         return arrays
     finally:
         handler.close()
+
+
+def read_tensors(file: Path) -> Params:
+    """All arrays of a safetensors file as a tree of NumPy arrays, those in float16 as float32."""
+    from flax.traverse_util import unflatten_dict
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({first_line(error)})") from None
+    named = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()}
+    tree: Params = unflatten_dict(named, sep=".")
+    return tree

@@ -116,9 +116,13 @@ def run(
     values: Sequence[str],
     *,
     folder: Path,
+    found: Path | None = None,
     one_solver: bool = False,
 ) -> list[Plain]:
-    """One row per point: its label, the main figures and the cost; printed and saved as they come."""
+    """One row per point: its label, the main figures and the cost; printed and saved as they come.
+
+    They are saved in the folder `found`; default: the checkpoint's own.
+    """
     todo = points(kind, values, settings, sampler.info.averages, one_solver=one_solver)
     for point in todo:
         settings_of(sampler, request, point.settings)  # refused now, not after the points before
@@ -134,7 +138,7 @@ def run(
         rows.append(row)
         recorded.append(result["settings"])
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)
-        written = save(Path(checkpoint), kind, rows, common_settings(recorded))
+        written = save(Path(checkpoint) if found is None else found, kind, rows, common_settings(recorded))
     logging.info("written to %s", " and ".join(map(str, written)))
     return rows
 

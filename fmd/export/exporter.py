@@ -7,7 +7,11 @@ NAME/flow.stablehlo       of a network that is sampled by jumps: the guided flow
 NAME/config.json          format version, config, image shape, classes, where the data came from, step, sampler settings
 NAME/README.md            what the model is, how good, and how to load each form
 NAME/samples.png          a grid drawn by it
+NAME/quality.json         what --mode=eval found about the weights, if it did, for --mode=verify to repeat
 NAME/checksums.json       of every file, so that a damaged copy is noticed
+
+A compact export has the weights once, as safetensors in float16, without Orbax checkpoint and programs: an eighth of
+the size, for weights that are sent around.
 
 There is no pickle in it, and the same weights give the same bytes. It names no folder of the machine that trained.
 """
@@ -24,13 +28,13 @@ from jaxtyping import Int32
 
 from fmd import methods
 from fmd.blocks import Plain, as_plain, flatten
-from fmd.checkpoints.weights import is_export, save_weights
+from fmd.checkpoints.weights import PUBLISHED, TENSORS, is_export, save_weights, seal
 from fmd.config import Settings, resolve
 from fmd.devices import make_layout
 from fmd.export import card, portable
 from fmd.export.places import origin, without_folders
-from fmd.export.quality import find_figures
-from fmd.files import atomic_path, expand
+from fmd.export.quality import evaluations, find_figures
+from fmd.files import atomic_path, expand, write_json
 from fmd.math import solvers
 from fmd.methods.jumps import JUMP
 from fmd.models import conditions
@@ -51,6 +55,7 @@ def export(
     *,
     average: str | None = None,
     change: Callable[[Settings], Settings] | None = None,
+    compact: bool = False,
     trust: bool = False,
 ) -> Path:
     """Exports a workdir, or one step inside it.
@@ -60,13 +65,15 @@ def export(
         out: the folder to make.
         average: the average to export where a run keeps several; default: its first.
         change: from the run's settings to those that the export samples with; default: no change.
+        compact: the weights once, in float16, and no portable program.
         trust: import the modules that the run names, see `fmd.sampling.sampler.load`.
 
     Returns:
         `out`.
 
     Raises:
-        ValueError: when `checkpoint` holds no model, is an export itself, or its sampler cannot be exported.
+        ValueError: when `checkpoint` holds no model or is an export itself, its sampler cannot be exported, or its
+            weights are too large for float16.
         FileExistsError: when `out` exists.
     """
     checkpoint = expand(checkpoint).absolute()
@@ -76,36 +83,57 @@ def export(
         run = load(checkpoint, average=average, trust=trust, layout=make_layout("jit"))
         settings = run.settings if change is None else change(run.settings)
         portable.refuse(settings)
-        info, weights = exported_info(run.info, settings), jax.device_get(run.params)
+        info, weights = exported_info(run.info, settings, compact=compact), jax.device_get(run.params)
+        stored = jax.tree.map(in_half, weights) if compact else weights
+        weights = jax.tree.map(np.float32, stored) if compact else weights
         sampler = Sampler.from_info(info, params=weights, model=run.model, layout=run.layout)
         folder.mkdir()
 
-        (folder / "sampler.stablehlo").write_bytes(portable.serialize(sampler.model, weights, info, settings))
-        if settings.solver == JUMP:
-            flow = settings.replace(solver="midpoint", steps=FLOW_STEPS)
-            (folder / FLOW).write_bytes(portable.serialize(sampler.model, weights, info, flow))
-        (folder / "weights.safetensors").write_bytes(tensors(weights, info))
+        for name, asked in ({} if compact else programs(settings)).items():
+            (folder / name).write_bytes(portable.serialize(sampler.model, weights, info, asked))
+        (folder / TENSORS).write_bytes(tensors(stored, info))
         rows = choose_rows(info.classes, info.class_names, PER_CLASS)
         drawn = sampler.sample(shown(info, rows.labels), stream(info.config.seed, "sample"))
         if failed := int((~drawn.success).sum()):
             logging.warning("%d of %d samples failed: their pixels are not finite", failed, len(drawn.success))
         save_png(folder / "samples.png", draw_grid(drawn.images, rows))
         figures = find_figures(checkpoint, run.info)
-        text = card.model_card(info, weights, figures, per_row=PER_CLASS, evaluations=float(drawn.evaluations.mean()))
+        if published := evaluations(checkpoint, run.info):
+            write_json(folder / PUBLISHED, {"rows": published})
+        cost = float(drawn.evaluations.mean())
+        text = card.model_card(info, weights, figures, per_row=PER_CLASS, evaluations=cost, published=bool(published))
         (folder / "README.md").write_text(text, encoding="utf-8")
-        save_weights(folder, weights, info)
+        if compact:
+            seal(folder, info)
+        else:
+            save_weights(folder, weights, info)
     return Path(out)
 
 
-def exported_info(info: RunInfo, settings: Settings) -> RunInfo:
-    """The info of the folder: the run's, with one average, its settings and its portable program."""
+def programs(settings: Settings) -> dict[str, Settings]:
+    """The settings of each portable program, by its file."""
+    flow = {FLOW: settings.replace(solver="midpoint", steps=FLOW_STEPS)} if settings.solver == JUMP else {}
+    return {"sampler.stablehlo": settings, **flow}
+
+
+def in_half(array: np.ndarray) -> np.ndarray:
+    """The array in float16. ValueError where a number is too large for it."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ValueError("a weight is too large for float16, above 65,504: export without --compact")
+    return half
+
+
+def exported_info(info: RunInfo, settings: Settings, *, compact: bool = False) -> RunInfo:
+    """The info of the folder: the run's, with one average, its settings and its portable program, if it has one."""
     config = dataclasses.replace(info.config, sample=settings)
     info = info.replace(
         config=resolve(without_folders(as_plain(config))),
         provenance=origin(info.provenance),
         averages=(info.average or info.averages[0],),
     )
-    return info.replace(sampler=program_of(info, settings))
+    return info.replace(sampler=None if compact else program_of(info, settings))
 
 
 def program_of(info: RunInfo, settings: Settings) -> Plain:

@@ -1,4 +1,4 @@
-"""Figures that a run left about its weights: `eval.json` beside the checkpoint, `validation.jsonl` of the training."""
+"""Figures that a run left about its weights: `eval*.json` beside the checkpoint, `validation.jsonl` of the training."""
 
 import json
 from pathlib import Path
@@ -54,19 +54,33 @@ def find_figures(checkpoint: Path, info: RunInfo) -> list[Figures]:
         info: of the run, with the step and the average of the weights.
     """
     workdir, step = workdir_of(checkpoint), info.step or 0
-    average = info.average or info.averages[0]
     found = []
-    for folder in dict.fromkeys([checkpoint, workdir]):
-        values = dict(flatten(without_folders(_parse(_text(folder / "eval.json")))))
-        # The run may have gone on since, or another of its averages may have been evaluated.
-        if values and _is_of(values, "step", step) and _is_of(values, "average", average):
-            found.append(Figures(f"Evaluation of step {step:,} (`--mode=eval`)", values))
-            break
+    for name, values in evaluations(checkpoint, info).items():
+        row = "" if name == "eval" else f", row `{name}`"
+        found.append(Figures(f"Evaluation of step {step:,} (`--mode=eval`){row}", dict(flatten(values))))
     lines = map(_parse, _text(workdir / "validation.jsonl").splitlines())
     if earlier := [line for line in lines if line.get("step", step + 1) <= step]:
         title = f"Validation in training, of the average `{info.averages[0]}` at step {earlier[-1]['step']:,}"
         found.append(Figures(title, earlier[-1]))
     return found
+
+
+def evaluations(checkpoint: Path, info: RunInfo) -> dict[str, Plain]:
+    """What `--mode=eval` wrote about these weights, by the file: eval.json, or a copy of it such as eval_flow.json.
+
+    A run may have gone on since, or another of its averages may have been evaluated: such files do not count.
+    """
+    average = info.average or info.averages[0]
+    for folder in dict.fromkeys([checkpoint, workdir_of(checkpoint)]):
+        found = {}
+        for file in sorted(folder.glob("eval*.json"), key=lambda file: file.stem):
+            values = without_folders(_parse(_text(file)))
+            flat = dict(flatten(values))
+            if flat and _is_of(flat, "step", info.step or 0) and _is_of(flat, "average", average):
+                found[file.stem] = values
+        if found:
+            return found
+    return {}
 
 
 def _is_of(values: Plain, name: str, expected: object) -> bool:

@@ -16,6 +16,8 @@ A model is a Flax Linen module v(x, t, y) called as
 - A model with a second time predicts for the step from t to r >= t. Without r it predicts for r = t. A model with a
   guidance weight predicts as guided by w > 0. Without w it predicts for w = 1.
 - All state lies in the collection "params" (no running statistics), so that a step stays a pure function.
+- A model that runs its blocks in an `nn.scan` names the scan in `stacked` and makes the block with
+  `fmd.models.stacks.scanned`. Devices that each hold a part of every block then gather one block at a time.
 - H, W and C are read from x. The meaning of the prediction (velocity, data, noise) is the caller's business.
 """
 
@@ -95,6 +97,12 @@ def check_contract(
         )
     if extra := sorted(set(variables) - {"params"}):
         raise ValueError(f"model {name} keeps state in {extra}; only the collection 'params' is allowed")
+    stacked = getattr(model, "stacked", ())
+    if stacked and not set(stacked) & set(variables["params"]):
+        raise ValueError(
+            f"model {name} says that {', '.join(stacked)} is a stack of blocks, but its parameters are "
+            f"{', '.join(variables['params'])}; name its nn.scan in `stacked`"
+        )
 
     rngs: dict[str, PyTree] = {}
     for train in (False, True):

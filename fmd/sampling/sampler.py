@@ -204,10 +204,12 @@ def load(
     trust: bool = False,
     layout: Layout | None = None,
 ) -> Sampler:
-    """A sampler from a workdir (newest checkpoint), one step inside it, or an exported folder; averaged weights.
+    """A sampler of averaged weights: from a run, an export, or a model that ships.
 
     Args:
-        path: the folder.
+        path: a workdir (its newest checkpoint), one step inside it, an exported folder, the name of a model that
+            ships with fmd, e.g. "mnist", or one on the Hub, "hf://owner/name" or "hf://owner/name@revision", which is
+            fetched. A folder of the name of a shipped model comes before it if it holds a model.
         average: the average to use where a run keeps several, e.g. "decay1"; default: its first. `which` is an older
             name of this.
         trust: import the modules that the folder names, which runs their code. Those that are imported already, and
@@ -215,8 +217,9 @@ def load(
         layout: the devices to use; all of them by default.
 
     Raises:
-        ValueError: when there is no such folder, it is not fmd's, its files are damaged, or it names modules that are
+        ValueError: when there is no such model, it is not fmd's, its files are damaged, or it names modules that are
             not to be trusted.
+        OSError: when the Hub cannot be reached and its cache does not have the model.
     """
     params, info = load_weights(path, average or which)
     if not trust:

@@ -16,9 +16,10 @@ from jaxtyping import Array, Float
 from fmd import methods
 from fmd.blocks import as_plain, differences
 from fmd.checkpoints.fitting import Rows, fit
+from fmd.checkpoints.locate import locate
 from fmd.checkpoints.weights import load_weights
 from fmd.config import Config, merge, resolve
-from fmd.files import digest, expand
+from fmd.files import digest
 from fmd.methods.method import Flow
 from fmd.models import conditions
 from fmd.models.network import ModelNetwork
@@ -42,7 +43,7 @@ def first_config(config: Config) -> Config:
 def origin_of(config: Config, workdir: Path) -> Path | None:
     """The folder of the weights that a run begins with, if it does not begin anew."""
     if config.init_from is not None:
-        return expand(config.init_from)
+        return locate(config.init_from)
     return None if config.first is None else workdir / FIRST
 
 
@@ -137,7 +138,7 @@ def teacher_of(config: Config, workdir: Path, info: RunInfo) -> Teacher | None:
         ValueError: where none is named, or it is of other images, classes, conditions or another path.
     """
     asks = getattr(methods.from_config(config), "frozen_teacher", False)
-    path = origin_of(config, workdir) if config.teacher is None else expand(config.teacher)
+    path = origin_of(config, workdir) if config.teacher is None else locate(config.teacher)
     if config.teacher is not None and config.teacher.split("/")[0] == FIRST:
         path = workdir / config.teacher
     if not asks:
@@ -149,8 +150,8 @@ def teacher_of(config: Config, workdir: Path, info: RunInfo) -> Teacher | None:
         return None
     if path is None:
         raise ValueError(
-            f"method {config.method.name!r} learns from a frozen teacher: name a run or an export with config.teacher, "
-            f"or one to begin with, too, with config.init_from"
+            f"method {config.method.name!r} learns from a frozen teacher: name a run, an export or a shipped model "
+            f"with config.teacher, or one to begin with, too, with config.init_from"
         )
     params, theirs = load_weights(path)
     refuse_imports(path, theirs)

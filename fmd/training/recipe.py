@@ -8,11 +8,12 @@ from fmd import methods
 from fmd.blocks import Plain
 from fmd.config import Config
 from fmd.data import ImageDataset
-from fmd.devices import Layout, gather_params
+from fmd.devices import Layout
 from fmd.models import conditions
 from fmd.models.contract import Model, check_contract
 from fmd.models.registry import build_model
 from fmd.run_info import RunInfo
+from fmd.sharding import gather_params
 from fmd.telling import Telling, telling
 from fmd.training import averages, optimizers
 from fmd.training.augment import Augment
@@ -76,7 +77,7 @@ def make_recipe(
             f"say --config.data.flip=False --config.data.shift=0"
         )
     return Recipe(
-        apply=model.apply if layout is None else gather_params(layout, model.apply),
+        apply=model.apply if layout is None else gather_params(layout, model),
         method=method,
         optimizer=optimizers.with_critic(optimizer, getattr(method, "critic_rate", 1.0)) if critic else optimizer,
         learning_rate=learning_rate,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import logging
 from jaxtyping import PyTree
 
-from fmd import devices, processes, run_info
+from fmd import devices, processes, run_info, sharding
 from fmd.blocks import differences
 from fmd.checkpoints.fitting import fit
 from fmd.checkpoints.store import Store
@@ -124,9 +124,11 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
         return create_state(network, recipe.optimizer, tuple(recipe.averages), names, critic, tuning)
 
     abstract = jax.eval_shape(init)
-    shardings = devices.state_shardings(layout, abstract)
+    shardings = sharding.state_shardings(layout, abstract, sharding.stacks_of(model))
     table = parameter_table(abstract.ema[info.averages[0]], trained=tuning.count(abstract.params))
     logging.info("%s\n%s", config.model.name, table)
+    if config.parallel.fsdp > 1:
+        logging.info("%s", sharding.describe(layout, abstract, shardings))
 
     keep = config.checkpoint
     store = Store(

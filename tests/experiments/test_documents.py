@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
+import fmd
 import fmd.main
 from fmd import commands, config
 from tests.helpers import toys
@@ -35,7 +37,7 @@ def test_the_readme_is_short_and_begins_with_its_two_commands():
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
-    """Its own parts train the run that it then samples from."""
+    """Its own parts train a run; it samples from a model that ships."""
     blocks = BLOCK.findall(README.read_text())
     (sample,) = (block for block in blocks if "fmd.load(" in block)
     (tmp_path / "readme_parts.py").write_text("\n".join(block for block in blocks if block is not sample))
@@ -46,10 +48,11 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
         method={"name": "late"}, sample={"guidance": {"name": "growing", "weight": 2.0}, "steps": 2},
         train={"num_steps": 4}, log={"samples_every": 0, "eval_every": 0, "every": 4}, parallel={"mode": "jit"},
     )  # fmt: skip
-    assert commands.train_config(settings, tmp_path / "runs" / "mnist_cfg_strong").finished
+    assert commands.train_config(settings, tmp_path / "run").finished
+    assert fmd.load("run")([0, 1], jax.random.key(0)).shape == (2, 8, 8, 1)
     (tmp_path / "sample.py").write_text(sample)
     made = runpy.run_path("sample.py")
-    assert made["images"].shape == (5, 8, 8, 1)
+    assert made["images"].shape == (5, 28, 28, 1)
     assert (tmp_path / "digits.png").exists()
 
 

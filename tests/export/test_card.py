@@ -164,7 +164,8 @@ def test_what_a_few_functions_cannot_say_goes_through_the_method(name, tmp_path,
 
 
 def test_the_card_tells_what_was_trained_on_what_and_how_far(card, params):
-    assert card.startswith("# Class-conditional generator of 8x8x1 images, trained on `toy`\n")
+    assert card.startswith("---\nlibrary_name: fmd\nlicense: other\n")  # what the Hub reads
+    assert "---\n# Class-conditional generator of 8x8x1 images, trained on `toy`\n" in card
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     for text in (
         "96 images of `toy`, made up by the tests",

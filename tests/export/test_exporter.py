@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,60 @@ def test_a_scalar_and_an_array_in_another_order_are_stored_as_they_are(info, tmp
     np.testing.assert_array_equal(tensors["layer.kernel"], weights["layer"]["kernel"])
     save_weights(tmp_path, weights, info)
     np.testing.assert_array_equal(read_arrays(tmp_path / "weights")["layer"]["kernel"], weights["layer"]["kernel"])
+
+
+# --- compact ---
+
+
+@pytest.fixture(scope="module")
+def compact(run, tmp_path_factory):
+    (run / "eval.json").write_text(json.dumps({"figures": {"fid": 2.0}, "settings": {"step": STEP}}))
+    (run / "eval_flow.json").write_text(json.dumps({"figures": {"fid": 1.0}, "settings": {"step": STEP}}))
+    (run / "eval_older.json").write_text(json.dumps({"figures": {"fid": 9.0}, "settings": {"step": STEP - 1}}))
+    folder = export(run, tmp_path_factory.mktemp("models") / "compact", compact=True)
+    for file in run.glob("eval*.json"):
+        file.unlink()
+    return folder
+
+
+def test_a_compact_export_has_the_weights_once_in_half_precision(compact, params, monkeypatch):
+    assert files(compact).keys() == FILES - {"sampler.stablehlo"} | {"quality.json"}
+    weights, info = load_weights(compact)
+    assert (info.step, info.sampler) == (STEP, None)
+    assert jax.tree.structure(weights) == jax.tree.structure(params)
+    for found, want in zip(jax.tree.leaves(weights), jax.tree.leaves(params), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, want.astype(np.float16))
+    assert exporter.is_export(compact)
+    monkeypatch.chdir(compact)
+    code = re.findall(r"```python\n(.*?)```", (compact / "README.md").read_text(), re.DOTALL)
+    assert len(code) == 2
+    found = {}
+    exec(code[1], found)
+    np.testing.assert_array_equal(found["params"]["conv_in"]["kernel"], weights["conv_in"]["kernel"])
+    exec(code[0], found)
+    assert found["images"].std() > 10
+
+
+def test_an_export_publishes_what_was_found_about_its_weights(compact):
+    rows = json.loads((compact / "quality.json").read_text())["rows"]
+    assert {name: row["figures"]["fid"] for name, row in rows.items()} == {"eval": 2.0, "eval_flow": 1.0}
+    card = (compact / "README.md").read_text()
+    assert "Evaluation of step 8 (`--mode=eval`), row `eval_flow`:" in card
+    assert "`quality.json`" in card
+
+
+def test_orbax_arrays_laid_beside_a_compact_export_are_refused(compact, exported, tmp_path):
+    folder = shutil.copytree(compact, tmp_path / "toy")
+    shutil.copytree(exported / "weights", folder / "weights")
+    with pytest.raises(ValueError, match="not among those that it was exported with, the first is weights"):
+        load(folder)
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_refused():
+    assert exporter.in_half(np.float32([65504.0])).dtype == np.float16
+    with pytest.raises(ValueError, match="too large for float16, above 65,504: export without --compact"):
+        exporter.in_half(np.float32([1.0, 7e4]))
 
 
 # --- damage ---

@@ -4,6 +4,7 @@ The network compiles in a second. Its output convolution does not start at zero,
 As a module of `config.imports` it also serves runs in a process of their own (`write_config`, `run_fmd`).
 """
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmd import config as configs
-from fmd import devices
+from fmd import devices, sharding
 from fmd.data import ImageDataset, Split, register_source
 from fmd.models.registry import register_model
 from fmd.training import feed as feeds
@@ -122,13 +123,14 @@ class Lab:
     """One config on one layout, compiled: `lab.run(3)` returns the state and the last report after three steps."""
 
     def __init__(self, config, layout, data=None, smallest=devices.SMALLEST_SHARDED):
+        layout = dataclasses.replace(layout, smallest=smallest)
         self.config, self.layout, self.data = config, layout, data or dataset()
         shape, tells = self.data.image_shape, recipes.make_telling(config, self.data)
         self.told = tells.spec
         self.model = recipes.make_model(config, self.data.num_classes, self.told)
         self.recipe = recipes.make_recipe(config, self.model, shape, tells, layout)
         self.abstract = jax.eval_shape(self.init)
-        self.shardings = devices.state_shardings(layout, self.abstract, smallest)
+        self.shardings = sharding.state_shardings(layout, self.abstract, sharding.stacks_of(self.model))
         step = partial(train_steps, recipe=self.recipe, axis_name=layout.axis_name)
         self.program = devices.compile_step(step, layout, self.shardings)
         self.resident = devices.replicate(layout, {"x": self.data.train.images, "y": self.data.train.y})
