@@ -30,6 +30,8 @@ matrix product, which is a strided convolution whose windows do not overlap: che
 """
 
 import math
+from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -70,16 +72,18 @@ def sinusoidal_embedding(
 class TimeEmbedding(nn.Module):
     """The embedding of times [B] -> [B, dim] in `dtype`.
 
-    Sinusoid and first layer are float32, so that close times stay apart.
+    Sinusoid, of `features` numbers (dim by default), and first layer are float32, so that close times stay apart.
     """
 
     dim: int
     dtype: DTypeLike = jnp.float32
     frequencies: tuple[float, float] = STEEP
+    features: int | None = None
 
     @nn.compact
     def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B {self.dim}"]:
-        hidden = nn.Dense(self.dim, name="dense_1")(sinusoidal_embedding(t, self.dim, self.frequencies))
+        waves = sinusoidal_embedding(t, self.features or self.dim, self.frequencies)
+        hidden = nn.Dense(self.dim, name="dense_1")(waves)
         return nn.Dense(self.dim, dtype=self.dtype, name="dense_2")(nn.silu(hidden).astype(self.dtype))
 
 
@@ -161,8 +165,8 @@ def unfold(x: Float[Array, "B H W D"], p: int) -> Float[Array, "B {p}*H {p}*W D/
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * p, w * p, c // (p * p))
 
 
-def per_pixel(layer: nn.Dense, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
-    """The layer on each pixel's channels, as a product of two matrices.
+def per_pixel(layer: nn.Dense, x: Float[Array, "*grid C"]) -> Float[Array, "*grid D"]:
+    """The layer on the channels of each pixel or token, as a product of two matrices.
 
     Given x as it is, XLA on a CPU copies x for the gradient of the weights.
     """
@@ -171,14 +175,24 @@ def per_pixel(layer: nn.Dense, x: Float[Array, "B H W C"]) -> Float[Array, "B H 
 
 
 def attention(
-    q: Float[Array, "B N heads D"], k: Float[Array, "B M heads D"], v: Float[Array, "B M heads D"]
+    q: Float[Array, "B N heads D"],
+    k: Float[Array, "B M heads D"],
+    v: Float[Array, "B M heads D"],
+    implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "B N heads D"]:
     """softmax(q k^T / sqrt(D)) v.
 
-    By XLA: cuDNN's attention has no forward-mode derivative, which methods with a second time need. JAX takes the
-    softmax in float32 in every dtype, so float64 has a formula of its own.
+    "cudnn" has no forward-mode derivative, which methods with a second time need, and is for GPUs and bfloat16 only:
+    elsewhere "xla" computes it. JAX takes the softmax in float32 in every dtype, so float64 has a formula of its own.
     """
     if q.dtype == jnp.float64:
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
         return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v)
+    if implementation == "cudnn" and q.dtype == jnp.bfloat16 and jax.default_backend() == "gpu":
+        by = partial(jax.nn.dot_product_attention, implementation="cudnn")
+        # A program that is exported may be lowered for other platforms, too.
+        chosen: Array = jax.lax.platform_dependent(
+            q, k, v, cuda=by, default=partial(jax.nn.dot_product_attention, implementation="xla")
+        )
+        return chosen
     return jax.nn.dot_product_attention(q, k, v, implementation="xla")
