@@ -26,10 +26,10 @@ def get_config() -> ConfigDict:
 
     config.on_cpu = {
         "model": {"size": "tiny", "patch_size": 4, "dropout": 0.0, "dtype": "float32"},
-        "train": {"num_steps": 5000, "batch_size": 64, "label_dropout": 0.1, "steps_per_dispatch": 1},
+        "train": {"num_steps": 2400, "batch_size": 64, "label_dropout": 0.1, "steps_per_dispatch": 1},
         "optimizer": {"name": "muon", "learning_rate": 6e-3, "b2": 0.999, "warmup_steps": 0},
-        "ema": {"decays": (0.998,)},
-        "checkpoint": {"every": 500},
-        "log": {"eval_every": 1000, "samples_every": 1000},
+        "ema": {"decays": (0.996,)},
+        "checkpoint": {"every": 600},
+        "log": {"eval_every": 600, "samples_every": 1200},
     }  # fmt: skip
     return config

@@ -174,6 +174,7 @@ def per_pixel(layer: nn.Dense, x: Float[Array, "*grid C"]) -> Float[Array, "*gri
     return pixels.reshape(*x.shape[:-1], layer.features)
 
 
+@jax.named_scope("attention_softmax")
 def attention(
     q: Float[Array, "B N heads D"],
     k: Float[Array, "B M heads D"],

@@ -209,7 +209,8 @@ class Transformer(nn.Module):
         padding = [(0, 0), (0, -x.shape[1] % p), (0, -x.shape[2] % p), (0, 0)]
 
         def cut(pixels: Float[Array, "B H W C"]) -> Float[Array, "B rows columns D"]:
-            return fold(jnp.pad(pixels, padding, "edge").astype(dtype), p)
+            divides = not any(after for _, after in padding)
+            return fold((pixels if divides else jnp.pad(pixels, padding, "edge")).astype(dtype), p)
 
         def dense(width: int, name: str, **more: Any) -> nn.Dense:
             return nn.Dense(width, dtype=dtype, name=name, **{"kernel_init": nn.initializers.xavier_uniform(), **more})

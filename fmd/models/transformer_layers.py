@@ -24,7 +24,6 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fmd.devices import unroll_gradients
 from fmd.models.layers import at_least_float32, attention, per_pixel
 
 EPSILON = 1e-6  # of the normalisations
@@ -53,6 +52,7 @@ def rotary_angles(height: int, width: int, head_dim: int, before: int = 0) -> Fl
     return angles.astype(np.float32)
 
 
+@jax.named_scope("rotary")
 def rotate(x: Float[Array, "B N heads D"], angles: Angles) -> Float[Array, "B N heads D"]:
     """Each pair of a head turned by its token's angle, in float32 or wider."""
     a, b = jnp.split(at_least_float32(x), 2, axis=-1)
@@ -165,7 +165,7 @@ def stack_of(depth: int, *, remat: bool = False) -> Callable[..., nn.Module]:
         split_rngs={"params": True, "dropout": True},
         in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
         length=depth,
-        unroll=unroll_gradients(depth),
+        unroll=depth if jax.default_backend() == "cpu" else 1,
     )
     return stack
 

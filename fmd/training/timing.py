@@ -15,6 +15,7 @@ class Timing:
 
     seconds: of these steps, without what was done beside them; seconds_per_step, images_per_second: follow from it.
     compilation_seconds, evaluation_seconds, ...: spent beside the steps since the line before.
+    flops: operations of these steps, on all `devices`; utilisation: the share of their peak, None where that is unknown.
     memory_bytes, peak_memory_bytes: of the fullest device of this process, None where the backend does not tell.
     """
 
@@ -46,9 +47,18 @@ class Timing:
         line["seconds_per_step"] = float(f"{seconds / steps:.4g}") if known else None
         line["images_per_second"] = float(f"{run.config.train.batch_size * steps / seconds:.5g}") if known else None
         line |= {f"{what}_seconds": round(value, 6) for what, value in spent.items()}
+        line |= operations(run, steps, line["images_per_second"])
         line |= device_memory()
         self._log.append(line)
         self._clock, self._step, self._beside = now, step, beside
+
+
+def operations(run: Run, steps: int, images_per_second: float | None) -> Line:
+    """What `steps` steps took in operations, and what share of the devices' peak that speed is."""
+    cost = run.cost
+    share = None if cost is None or images_per_second is None else cost.utilisation(images_per_second)
+    line: Line = {"flops": None if cost is None else float(f"{cost.step * steps:.6g}"), "devices": run.layout.mesh.size}
+    return line | {"utilisation": None if share is None else float(f"{share:.4g}")}
 
 
 def device_memory() -> Line:
