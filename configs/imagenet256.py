@@ -1,6 +1,6 @@
 """ImageNet at 256 x 256 pixels with JiT-B/16: the recipe of arXiv 2511.13720, 200 epochs, for several accelerators.
 
-    python -m fmd.main --config=configs/imagenet256.py --config.data.params.data_dir=PATH    # TFDS's prepared imagenet2012
+    python -m fmd.main --config=configs/imagenet256.py --config.data.params.data_dir=PATH    # of TFDS
     python -m fmd.main --config=configs/imagenet256.py --config.data.source=folder \\
         --config.data.params="{'path': PATH, 'image_size': 256, 'channels': 3, 'stream': True}"      # train/CLASS/*.jpg
 

@@ -96,8 +96,8 @@ def count(program: ClosedJaxpr | Jaxpr) -> Counter[str]:
             found["conv"] += convolution(equation)
         elif name == "dot_general":
             (contracted, _), (batch, _) = equation.params["dimension_numbers"]
-            sizes = [equation.invars[0].aval.shape[axis] for axis in contracted]
-            found["attention" if batch else "dense"] += 2 * math.prod(equation.outvars[0].aval.shape + tuple(sizes))
+            sizes = [shape(equation.invars[0])[axis] for axis in contracted]
+            found["attention" if batch else "dense"] += 2 * math.prod([*shape(equation.outvars[0]), *sizes])
         else:
             inner = [count(jaxpr) for jaxpr in jaxprs_in_params(equation.params)]
             if name == "cond":
@@ -114,9 +114,14 @@ def times(equation: Any) -> int:
     return int(equation.params["mesh"].size) if equation.primitive.name == "shard_map" else 1
 
 
+def shape(variable: Any) -> tuple[int, ...]:
+    """The shape of a variable of a traced program."""
+    return tuple(variable.aval.shape)
+
+
 def convolution(equation: Any) -> int:
     """Operations of a convolution, or of one that is a gradient of another."""
-    numbers, kernel = equation.params["dimension_numbers"], equation.invars[1].aval.shape
-    result = math.prod(equation.outvars[0].aval.shape)
+    numbers, kernel = equation.params["dimension_numbers"], shape(equation.invars[1])
+    result = math.prod(shape(equation.outvars[0]))
     inputs = kernel[numbers.rhs_spec[1]]
     return int(2 * result * inputs * math.prod(kernel[axis] for axis in numbers.rhs_spec[2:]))

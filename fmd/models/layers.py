@@ -107,6 +107,37 @@ class StepEmbedding(nn.Module):
         return nn.Dense(self.dim, use_bias=False, dtype=self.dtype, kernel_init=zeros, name="dense_2")(hidden)
 
 
+def embed_times(
+    times: TimeEmbedding,
+    t: Float[Array, " B"],
+    r: Float[Array, "..."] | None,
+    w: Float[Array, "..."] | None,
+    second_time: bool,
+    guidance_input: bool,
+    *,
+    network: str,
+) -> Float[Array, "B E"]:
+    """The summed embeddings of t, by `times`, of h = r - t and of the guidance weight.
+
+    For use in the `__call__` of a network, which has the inputs r and w where `second_time` and `guidance_input` say
+    so. The weight enters as 1 - 1/w. ValueError, naming the `network`, for one that it does not have.
+    """
+    embedding = times(t)
+    if second_time:
+        h = jnp.zeros_like(t) if r is None else r - t
+        embedding = embedding + StepEmbedding(times.dim, times.dtype, name="step")(h)
+    elif r is not None:
+        raise ValueError(
+            f"{network}: a second time r was given to a network without one; build it with second_time=True"
+        )
+    if guidance_input:
+        strength = jnp.zeros_like(t) if w is None else jnp.broadcast_to(1 - 1 / w, t.shape)
+        embedding = embedding + StepEmbedding(times.dim, times.dtype, name="weight")(strength)
+    elif w is not None:
+        raise ValueError(f"{network}: a weight w was given to a network without one; build it with guidance_input=True")
+    return embedding
+
+
 class GroupNorm(nn.Module):
     """Group normalisation of x [B, H, W, C], in its shape and dtype.
 

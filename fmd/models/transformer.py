@@ -2,12 +2,12 @@
 
     image -> patches -> [narrow linear] -> linear, + positions -> blocks -> norm, modulated -> linear (zero) -> image
 
-Patches are cut by a reshape and embedded by matrix products: through `bottleneck` units first, where a patch has more
-numbers than about a hundred (JiT's table 4). Blocks hear the condition, the sum of the embeddings of t and of all else,
-through adaLN-Zero. The output layer starts at zero: an untrained network predicts 0.
+Patches are cut by a reshape and embedded by matrix products, through a narrow layer first where a patch is wide. Blocks
+hear the condition, the sum of the embeddings of t and of all else, through adaLN-Zero. The output layer starts at zero:
+an untrained network predicts 0.
 
-All blocks are one `nn.scan`: a program does not grow with depth. Where class tokens join later there are two, before and
-after. Any H x W: an image that is no multiple of the patch is continued with its last row and column, and the output
+All blocks are one `nn.scan`: a program does not grow with depth. Where class tokens join later there are two, before
+and after. Any H x W: an image that is no multiple of the patch is continued with its last row and column, and the output
 cropped.
 
 A second time and a guidance weight enter as in fmd.models.unet, images and masks of a condition as further planes of
@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmd.models.conditions import Spec, add_embeddings, freeze, planes
-from fmd.models.layers import FLAT, StepEmbedding, TimeEmbedding, fold, per_pixel, unfold
+from fmd.models.layers import FLAT, TimeEmbedding, embed_times, fold, per_pixel, unfold
 from fmd.models.registry import register_model
 from fmd.models.transformer_layers import (
     NORMS,
@@ -152,11 +152,14 @@ class Transformer(nn.Module):
         """
         batch, height, width, channels = x.shape
         dtype = jnp.dtype(self.dtype)
-        depth, dim, heads = self.sizes
+        depth, dim, _ = self.sizes
         grid = (-(-height // self.patch_size), -(-width // self.patch_size))
 
         told = add_embeddings(jnp.zeros((batch, dim), dtype), y, self.conditions, self.num_classes, takes_planes=True)
-        condition = self._times(jnp.broadcast_to(t, (batch,)), r, w, dtype) + told
+        times = TimeEmbedding(dim, dtype, self.time_frequencies, TIME_FEATURES, name="time")
+        condition = told + embed_times(
+            times, jnp.broadcast_to(t, (batch,)), r, w, self.second_time, self.guidance_input, network="transformer"
+        )
         h = self._patches(x, planes(y, self.conditions, height, width), dtype)
         h = h.reshape(batch, -1, dim) + jnp.asarray(sincos_positions(*grid, dim), dtype)[None]
 
@@ -178,28 +181,6 @@ class Transformer(nn.Module):
         out = nn.Dense(self.patch_size**2 * channels, dtype=wide, kernel_init=zeros, name="patch_out")
         h = unfold(per_pixel(out, h).reshape(batch, *grid, -1), self.patch_size)
         return h[:, :height, :width, :]
-
-    def _times(
-        self, t: Float[Array, " B"], r: Float[Array, "..."] | None, w: Float[Array, "..."] | None, dtype: DTypeLike
-    ) -> Float[Array, "B d"]:
-        """The summed embeddings of t, h = r - t and the guidance weight."""
-        dim = self.sizes.width
-        embedding = TimeEmbedding(dim, dtype, self.time_frequencies, TIME_FEATURES, name="time")(t)
-        if self.second_time:
-            h = jnp.zeros_like(t) if r is None else r - t
-            embedding = embedding + StepEmbedding(dim, dtype, name="step")(h)
-        elif r is not None:
-            raise ValueError(
-                "transformer: a second time r was given to a network without one; build it with second_time=True"
-            )
-        if self.guidance_input:
-            strength = jnp.zeros_like(t) if w is None else jnp.broadcast_to(1 - 1 / w, t.shape)
-            embedding = embedding + StepEmbedding(dim, dtype, name="weight")(strength)
-        elif w is not None:
-            raise ValueError(
-                "transformer: a weight w was given to a network without one; build it with guidance_input=True"
-            )
-        return embedding
 
     def _patches(
         self, x: Float[Array, "B H W C"], beside: Float[Array, "B H W planes"] | None, dtype: DTypeLike

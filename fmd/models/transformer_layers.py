@@ -6,11 +6,11 @@ the grid of patches, so any rectangle has them and nothing is learned. Two forms
     sin-cos, added           [sin(f_i p), cos(f_i p)],  f_i = 10000^(-4 i / d), i = 0 .. d/4 - 1       (2212.09748)
     rotary, of q and k       (a, b) -> (a cos - b sin, a sin + b cos) of f_i p, one frequency a pair   (2104.09864)
 
-After the rotary form the product of q and k knows the difference of two positions only, and the norms are unchanged. A
-pair is element i of the first half of a head and element i of the second, which is a permutation of pairs side by side.
+After the rotary form the product of q and k knows the difference of two positions only, and norms are unchanged. A
+pair is element i of the first half of a head and element i of the second, a permutation of pairs side by side.
 
-Many blocks are one scan: their parameters are stacked, [depth, ...], under a name that begins with "blocks"; layers that
-compute several products of their input in one have a wide kernel. `kernel_parts` says what matrices a kernel is made of.
+Many blocks are one scan: their parameters are stacked, [depth, ...], under a name that begins with "blocks". A layer
+that computes several products of its input has one wide kernel. `kernel_parts` says what matrices a kernel is made of.
 """
 
 import math
@@ -89,7 +89,7 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 
 
 class Modulation(nn.Module):
-    """`parts` vectors [B, 1, d] of a condition [B, d]: shifts, scales and gates, zero at the start (arXiv 2212.09748)."""
+    """Shifts, scales and gates from a condition: `parts` vectors [B, 1, d], zero at the start (arXiv 2212.09748)."""
 
     parts: int
     dtype: DTypeLike = jnp.float32
@@ -104,8 +104,8 @@ class Modulation(nn.Module):
 class Block(nn.Module):
     """Attention, then a perceptron, each x + gate * f(shift + (1 + scale) * norm(x)).
 
-    Shifts, scales and gates come from the condition; at the start the gates are zero and the block is a skip. The second
-    value returned is for `nn.scan`, and None.
+    Shifts, scales and gates come from the condition; at the start the gates are zero and the block is a skip. The
+    second value returned is for `nn.scan`, and None.
     """
 
     heads: int
@@ -150,7 +150,8 @@ class Block(nn.Module):
         return per_pixel(layer, x)
 
     def _dropped(self, x: Float[Array, "B N d"], train: bool) -> Float[Array, "B N d"]:
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        dropped: Array = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return dropped
 
 
 def stack_of(depth: int, *, remat: bool = False) -> Callable[..., nn.Module]:
@@ -171,7 +172,7 @@ def stack_of(depth: int, *, remat: bool = False) -> Callable[..., nn.Module]:
 
 
 def mlp_width(width: int, kind: str) -> int:
-    """Hidden units of a perceptron of about 8 d^2 weights: 4 d, or with a gate 8 d / 3 rounded up to a multiple of 8."""
+    """Hidden units of a perceptron of 8 d^2 weights: 4 d, or with a gate 8 d / 3, a multiple of 8."""
     return 4 * width if kind == "gelu" else math.ceil(width / 3) * 8
 
 

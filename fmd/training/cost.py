@@ -19,7 +19,7 @@ def cost_of(run: Run, step: jax.stages.Traced | None) -> Cost:
     config, device = run.config, jax.devices()[0].device_kind
     forward = flops.forward(run.model, run.info.image_shape, run.info.conditions).total()
     batch = config.train.batch_size
-    per_step = TRAINING * forward * batch
+    per_step: float = TRAINING * forward * batch
     if step is not None:
         per_step = flops.count(step.jaxpr).total() / config.train.steps_per_dispatch
     dtype = str(getattr(run.model, "dtype", "float32"))

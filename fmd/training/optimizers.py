@@ -23,7 +23,8 @@ def muon(b1: float, b2: float) -> optax.GradientTransformation:
 
     A kernel of stacked blocks [depth, in, out] is `depth` matrices, or where a layer computes several products in one,
     as query, key and value, so many times more. Each update of a matrix is about the nearest orthogonal one to its
-    momentum, scaled as in arXiv 2502.16982. Both have Nesterov's form; the momentum is Muon's own, b1 and b2 are Adam's.
+    momentum, scaled as in arXiv 2502.16982. Both have Nesterov's form; the momentum is Muon's own, b1 and b2 are
+    Adam's.
     """
 
     def taken_apart(path: Path, leaf: Array) -> Array:

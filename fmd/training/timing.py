@@ -15,7 +15,7 @@ class Timing:
 
     seconds: of these steps, without what was done beside them; seconds_per_step, images_per_second: follow from it.
     compilation_seconds, evaluation_seconds, ...: spent beside the steps since the line before.
-    flops: operations of these steps, on all `devices`; utilisation: the share of their peak, None where that is unknown.
+    flops: operations of these steps, on all `devices`; utilisation: the share of their peak, None where it is unknown.
     memory_bytes, peak_memory_bytes: of the fullest device of this process, None where the backend does not tell.
     """
 
