@@ -7,8 +7,8 @@ hear the condition, the sum of the embeddings of t and of all else, through adaL
 an untrained network predicts 0.
 
 All blocks are one `nn.scan`: a program does not grow with depth. Where class tokens join later there are two, before
-and after. Any H x W: an image that is no multiple of the patch is continued with its last row and column, and the output
-cropped.
+and after. Any H x W: an image that is no multiple of the patch is continued with its last row and column, and the
+output cropped.
 
 A second time and a guidance weight enter as in fmd.models.unet, images and masks of a condition as further planes of
 the patches, whose weights start at zero.

@@ -17,9 +17,9 @@ def cost_of(run: Run, step: jax.stages.Traced | None) -> Cost:
             step is three forward passes of the network on its batch.
     """
     config, device = run.config, jax.devices()[0].device_kind
-    forward = flops.forward(run.model, run.info.image_shape, run.info.conditions).total()
+    forward = float(flops.forward(run.model, run.info.image_shape, run.info.conditions).total())
     batch = config.train.batch_size
-    per_step: float = TRAINING * forward * batch
+    per_step = TRAINING * forward * batch
     if step is not None:
         per_step = flops.count(step.jaxpr).total() / config.train.steps_per_dispatch
     dtype = str(getattr(run.model, "dtype", "float32"))
