@@ -25,6 +25,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 
 from fmd.models import conditions
 from fmd.models.contract import Model
+from fmd.types import Params
 
 TRAINING = 3  # forward passes that a training step counts
 
@@ -68,7 +69,9 @@ def peak(device_kind: str, dtype: str = "bfloat16") -> float | None:
     return PEAKS.get(device_kind, {}).get(dtype)
 
 
-def forward(model: Model, image_shape: tuple[int, ...], told: conditions.Spec | None = None) -> Counter[str]:
+def forward(
+    model: Model, image_shape: tuple[int, ...], told: conditions.Spec | None = None, params: Params | None = None
+) -> Counter[str]:
     """Operations of one forward pass on one image, by kind: "conv", "dense" and "attention".
 
     Nothing is computed: the model is traced for a batch of one, with attention that is made of products.
@@ -77,14 +80,15 @@ def forward(model: Model, image_shape: tuple[int, ...], told: conditions.Spec | 
         model: a Flax module.
         image_shape: height, width, channels.
         told: the spec of its condition, None for labels alone.
+        params: its parameters, of which the shapes matter; traced here by default.
     """
     if hasattr(model, "attention"):
         model = model.clone(attention="xla")  # type: ignore[attr-defined]
     x, t = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
     y = jax.eval_shape(lambda: conditions.example(told, 1))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    variables = jax.eval_shape(model.init, key, x, t, y)
-    return count(jax.make_jaxpr(model.apply)(variables, x, t, y))
+    if params is None:
+        params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), x, t, y)["params"]
+    return count(jax.make_jaxpr(model.apply)({"params": params}, x, t, y))
 
 
 def count(program: ClosedJaxpr | Jaxpr) -> Counter[str]:

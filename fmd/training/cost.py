@@ -17,7 +17,8 @@ def cost_of(run: Run, step: jax.stages.Traced | None) -> Cost:
             step is three forward passes of the network on its batch.
     """
     config, device = run.config, jax.devices()[0].device_kind
-    forward = float(flops.forward(run.model, run.info.image_shape, run.info.conditions).total())
+    params = run.state.ema[run.info.averages[0]]
+    forward = float(flops.forward(run.model, run.info.image_shape, run.info.conditions, params).total())
     batch = config.train.batch_size
     per_step = TRAINING * forward * batch
     if step is not None:
