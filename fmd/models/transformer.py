@@ -104,6 +104,8 @@ class Transformer(nn.Module):
     guidance_input: bool = False
     time_frequencies: tuple[float, float] = FLAT
 
+    stacked = (STACKED, f"{STACKED}_with_tokens")  # no field: see fmd.models.stacks
+
     def __post_init__(self) -> None:
         depth, width, heads = self.sizes
         if width % (4 * heads):
@@ -166,12 +168,12 @@ class Transformer(nn.Module):
         tokens = self.class_tokens
         first = self._tokens_from if tokens else depth
         if first:
-            h = self._blocks(first, h, condition, self._angles(grid, 0), train, STACKED)
+            h = self._blocks(first, h, condition, self._angles(grid, 0), train, self.stacked[0])
         if tokens:
             own = self.param("class_tokens", nn.initializers.normal(0.02), (tokens, dim))
             h = jnp.concatenate([told[:, None, :] + own.astype(dtype)[None], h], axis=1)
             angles = self._angles(grid, tokens)
-            h = self._blocks(depth - first, h, condition, angles, train, f"{STACKED}_with_tokens")[:, tokens:]
+            h = self._blocks(depth - first, h, condition, angles, train, self.stacked[1])[:, tokens:]
 
         shift, scale = Modulation(2, dtype, name="modulation_out")(condition)
         h = NORMS[self.norm](name="norm_out")(h) * (1 + scale) + shift
