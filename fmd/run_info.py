@@ -36,6 +36,7 @@ class RunInfo:
     fmd_version: str = fmd.__version__
     step: int | None = None  # training steps that the weights have seen
     average: str | None = None  # of the weights
+    cost: Plain | None = None  # of training them: see fmd.checkpoints.spent
     sampler: Plain | None = None  # of an export: what its portable program holds
 
     @property
@@ -68,7 +69,7 @@ class RunInfo:
     def to_json(self) -> Plain:
         """Plain values; what is None of the weights, and what older formats lack, is left out."""
         values = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "config"}
-        optional = ("conditions", "empty_classes", "data_digest", "teacher", "step", "average", "sampler")
+        optional = ("conditions", "empty_classes", "data_digest", "teacher", "step", "average", "cost", "sampler")
         kept = {key: value for key, value in values.items() if value is not None or key not in optional}
         return {"format": FORMAT, **kept, "config": as_plain(self.config)}
 

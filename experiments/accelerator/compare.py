@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import kernels
 import programs
-from flops import forward, peak, utilisation
 from stage import write_json
+
+from fmd.models.flops import TRAINING, forward, peak, utilisation
 
 
 @dataclass
@@ -54,7 +55,7 @@ def prepare(order: dict[str, Any], variant: dict[str, Any]) -> Compiled:
         compiled = lowered.compile(variant.get("compiler"))
         finished = time.perf_counter()
     memory = compiled.memory_analysis()
-    per_image = sum(forward(config.model, run.dataset.image_shape).values()) * 3
+    per_image = forward(run.model, run.dataset.image_shape).total() * TRAINING
     facts = {
         "trace_seconds": traced - started,
         "compile_seconds": finished - traced,

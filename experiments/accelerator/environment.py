@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import stage as stages
 from bench import machine
-from flops import peak
+
+from fmd.models.flops import peak
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy", "torch", "ml_collections")
 

@@ -42,6 +42,7 @@ STAGES = {
     "digits": Limit(420, 90),
     "cifar10": Limit(240, 90),
     "suspects": Limit(240, 90),
+    "transformer": Limit(180, 60),
 }
 DATA = ("mnist", "fashion_mnist", "cifar10")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import stage as stages
-from flops import PASSES, forward, peak, utilisation
+
+from fmd.models.flops import TRAINING, peak, utilisation
 
 TINY = {"model.base_channels": 8, "model.channel_multipliers": (1,), "model.num_res_blocks": 1, "model.patch_size": 2,
         "model.embedding_dim": 16, "model.head_dim": 8, "train.batch_size": 8, "train.steps_per_dispatch": 1,
@@ -56,7 +57,7 @@ def overrides(stage: stages.Stage, case: str) -> dict[str, Any]:
 
 
 def against_pytorch(stage: stages.Stage, task: str, case: str) -> None:
-    """One comparison, with model FLOP utilisation by the formula of flops.py."""
+    """One comparison, with model FLOP utilisation."""
     torch = find_spec("torch") is not None
     file = stage.work / f"{task}_{case}.json"
     options = ["--variants", *(["compile"] if torch and not stage.tiny else ["channels_last"] if torch else [])]
@@ -67,9 +68,8 @@ def against_pytorch(stage: stages.Stage, task: str, case: str) -> None:
     stages.run_command(command, stage.left())
     numbers = json.loads(file.read_text())["variants"]
     ours = numbers["fmd"]
-    model, shape = ours["settings"]["model"], ours["settings"]["shape"]
-    evaluations = 1 if task == "train" else 2 * 2 * ours["settings"]["steps"]  # midpoint, guided
-    per_image = sum(forward(model, shape).values()) * PASSES[task] * evaluations
+    passes = TRAINING if task == "train" else 2 * 2 * ours["settings"]["steps"]  # midpoint, guided
+    per_image = ours["forward_flops"] * passes
     product = stage.known("environment").get("bfloat16")
     for one in numbers.values():
         one["utilisation"] = utilisation(one["images_per_second"], per_image, peak(ours["device"]))

@@ -15,19 +15,6 @@ from typing import Any
 
 HERE = Path(__file__).parent
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # what `python -m fmd.main` sets for itself on a CPU
-PEAK_BFLOAT16 = {  # dense multiplications and additions per second by JAX's name of the device, from the makers' pages
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA B200": 2250e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA L4": 121e12,
-    "TPU v4": 275e12,
-    "TPU v5": 459e12,
-    "TPU v5 lite": 197e12,
-    "TPU v6 lite": 918e12,
-}
 
 
 class Worker:

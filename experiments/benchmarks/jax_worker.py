@@ -19,11 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bench import PEAK_BFLOAT16, serve
+from bench import serve
 
 from fmd import config as configs
 from fmd import devices
 from fmd.data import ImageDataset, Split
+from fmd.models import flops
 from fmd.sampling.sampler import Sampler
 from fmd.training import feed as feeds
 from fmd.training import trainer
@@ -57,8 +58,9 @@ def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "forward_flops": flops.forward(run.model, shape).total(),  # of an image
         "parameters": sum(p.size for p in jax.tree.leaves(run.state.params)),
-        "peak_flops": PEAK_BFLOAT16.get(jax.devices()[0].device_kind) or measured_peak(),
+        "peak_flops": flops.peak(jax.devices()[0].device_kind) or measured_peak(),
         "settings": {
             "shape": shape,
             "model": configs.plain(config.model),

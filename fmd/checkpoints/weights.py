@@ -17,6 +17,7 @@ from absl import logging
 from fmd.checkpoints import power_averages
 from fmd.checkpoints.checksums import ALL, CHECKSUMS, damage, digests, first_line, refuse_unlisted, verify
 from fmd.checkpoints.locate import locate, shipped
+from fmd.checkpoints.spent import spent
 from fmd.files import refuse_larger, write_json
 from fmd.run_info import FILE, RunInfo, read_run_info
 from fmd.types import Params
@@ -124,7 +125,8 @@ def _load_step(step: Path, info: RunInfo, average: str | None) -> tuple[Params, 
             weights = read_arrays(step / "ema")[average]
     except Exception as error:  # whatever the storage layers raise on broken bytes
         raise ValueError(f"checkpoint {step} is damaged ({first_line(error)})") from None
-    return weights, info.replace(step=int(step.name), average=average)
+    cost = spent(workdir_of(step), int(step.name))
+    return weights, info.replace(step=int(step.name), average=average, cost=cost)
 
 
 def _check_width(path: Path, info: RunInfo, width: str) -> None:

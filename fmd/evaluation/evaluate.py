@@ -84,7 +84,8 @@ def evaluate(
         teacher: a model whose images from the same noise are to be compared with.
 
     Returns:
-        {"figures": ..., "settings": ..., "cost": ...}, all JSON.
+        {"figures": ..., "settings": ..., "cost": ...}, all JSON. The cost has `training_flops` and
+        `training_device_hours` where the run has said them.
 
     Raises:
         ValueError: where the data set is not the model's, there are too few samples, or a setting is wrong.
@@ -100,6 +101,8 @@ def evaluate(
         sampler.params
     )
     result["settings"]["validation_examples"] = count
+    if sampler.info.cost is not None:
+        result["cost"] |= {f"training_{name}": value for name, value in sampler.info.cost.items()}
     if teacher is not None:
         figures["distance_to_teacher"] = distance(
             sampler, settings, teacher, labels_of(request, dataset), request.seed, quiet=quiet

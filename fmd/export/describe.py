@@ -67,6 +67,9 @@ def training(info: RunInfo, params: Params) -> str:
         "weights": f"average `{info.averages[0]}` of the parameters along the run{average(info)}",
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}",
     }
+    if info.cost is not None:  # of the steps, as timing.jsonl says
+        rows["operations"] = f"{info.cost['flops']:.3g}, all convolutions and matrix products of training"
+        rows["device-hours"] = f"{info.cost['device_hours']:.3g}, without evaluation and samples"
     return table(("", ""), list(rows.items()))
 
 

@@ -28,6 +28,8 @@ MEANINGS = {  # by the last part of a figure's name
     "nearest_ratio": "median distance of samples to their nearest training image over that of test images",
     "bits_per_dim": "negative log-likelihood of test images in bits for each number of an image; lower is better",
     "evaluations_per_image": "calls of the network on one image, both halves of guidance counted",
+    "training_flops": "operations of all convolutions and matrix products of the training steps",
+    "training_device_hours": "hours of the training steps, times devices",
     "n_samples": "samples that were judged",
     "examples": "test images that were used",
     "step": "training steps that the weights had seen",

@@ -9,7 +9,7 @@ A share of the conditions is not told, so that one network learns the conditiona
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,9 +23,11 @@ from fmd.math.simulators import Solution
 from fmd.math.times import TimeSampler
 from fmd.methods import register
 from fmd.methods.method import Drawn, Loss
+from fmd.registry import Between
 from fmd.types import Condition, Field, Images, Network, Rng, Times
 
 END_EPSILON = 1e-4  # how far inside [0, 1] a network is asked where its schedule is singular at an end
+SAMPLING_EDGE = 0.01  # how near an end a prediction of data or noise is asked for a velocity, unless `edge` says so
 HUBER = 0.00054  # c / sqrt(d) of arXiv 2310.14189
 
 Velocity = Callable[[Images, Times, Condition], Images]
@@ -39,6 +41,10 @@ class FlowMatching:
     `clip_data` is for images that are black or white in large parts: an overshoot of the predicted image beyond a pixel
     that lies at the end of its range is no error, and fields clip that prediction. A background then comes out as
     black as it is, not in the greys of the network's error.
+
+    `edge` is for predictions of data or noise: the velocity that they amount to is told, and weighed, no closer than
+    that to the end where it is not known. With the linear schedule, data and weighting = "velocity" the loss is
+    |data - x1|^2 / max(1 - t, edge)^2, that of JiT with 0.05 (arXiv 2511.13720). By default 0.01 when sampling.
     """
 
     schedule: Schedule = schedules.get("linear")
@@ -49,15 +55,16 @@ class FlowMatching:
     weighting: Literal["prediction", "velocity"] = "prediction"
     label_dropout: float = 0.1
     clip_data: bool = False
+    edge: Annotated[float, Between(0, 0.5, open_low=True, open_high=True)] | None = None
 
     second_time = False
     needs_teacher = False
 
     def __post_init__(self) -> None:
-        if self.weighting == "velocity" and self.prediction != "velocity" and not self.times.clip:
+        if self.weighting == "velocity" and self.prediction != "velocity" and not (self.times.clip or self.edge):
             raise ValueError(
                 f"config.train.weighting = 'velocity' with config.path.prediction = {self.prediction!r} gives "
-                f"infinite weights at an end of [0, 1]; set config.path.times.clip, e.g. to 0.01"
+                f"infinite weights at an end of [0, 1]; set config.path.times.clip, e.g. to 0.01, or config.method.edge"
             )
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
@@ -83,7 +90,7 @@ class FlowMatching:
             error = without_overshoot(error, data, drawn.x1)
         squared = jnp.mean(error**2, axis=tuple(range(1, error.ndim)))
         if self.weighting == "velocity":
-            squared = squared * velocity_weight(self.schedule, drawn.t, self.prediction)
+            squared = squared * velocity_weight(self.schedule, drawn.t, self.prediction, self.edge or 0.0)
         if self.error == "pseudo_huber":  # sqrt(|e|^2 + c^2) - c, divided by sqrt(d): a mean over pixels, too
             squared = jnp.sqrt(squared + HUBER**2) - HUBER
         return Loss(squared, drawn.t)
@@ -94,7 +101,8 @@ class FlowMatching:
 
     def velocity(self, network: Network) -> Velocity:
         """The velocity(x, t, y) of the network."""
-        velocity = fields.as_velocity(network, self.schedule, self.prediction)
+        edge = SAMPLING_EDGE if self.edge is None else self.edge
+        velocity = fields.as_velocity(network, self.schedule, self.prediction, edge=edge)
         return clipped(velocity, self.schedule) if self.clip_data else velocity
 
     def sample(
@@ -141,12 +149,16 @@ def as_field(velocity: Velocity) -> Field:
     return lambda t, x, args=None: velocity(x, t, args)
 
 
-def velocity_weight(schedule: Schedule, t: Float[Array, " B"], prediction: str) -> Float[Array, " B"]:
+def velocity_weight(
+    schedule: Schedule, t: Float[Array, " B"], prediction: str, edge: float = 0.0
+) -> Float[Array, " B"]:
     """The squared velocity error that a squared error of 1 amounts to, [B].
 
     With D = alpha' sigma - alpha sigma': 1 for the velocity, (D / sigma)^2 for data, (D / alpha)^2 for noise
-    (arXiv 2303.00848). Infinite at t = 1 for data and at t = 0 for noise: train with clipped times.
+    (arXiv 2303.00848). Infinite at t = 1 for data and at t = 0 for noise: no closer to these ends than `edge` it grows
+    no more.
     """
+    t = {"velocity": t, "data": jnp.minimum(t, 1 - edge), "noise": jnp.maximum(t, edge)}[prediction]
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     determinant = schedule.d_alpha(t) * sigma - alpha * schedule.d_sigma(t)
     return {

@@ -30,6 +30,8 @@ matrix product, which is a strided convolution whose windows do not overlap: che
 """
 
 import math
+from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -70,16 +72,18 @@ def sinusoidal_embedding(
 class TimeEmbedding(nn.Module):
     """The embedding of times [B] -> [B, dim] in `dtype`.
 
-    Sinusoid and first layer are float32, so that close times stay apart.
+    Sinusoid, of `features` numbers (dim by default), and first layer are float32, so that close times stay apart.
     """
 
     dim: int
     dtype: DTypeLike = jnp.float32
     frequencies: tuple[float, float] = STEEP
+    features: int | None = None
 
     @nn.compact
     def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B {self.dim}"]:
-        hidden = nn.Dense(self.dim, name="dense_1")(sinusoidal_embedding(t, self.dim, self.frequencies))
+        waves = sinusoidal_embedding(t, self.features or self.dim, self.frequencies)
+        hidden = nn.Dense(self.dim, name="dense_1")(waves)
         return nn.Dense(self.dim, dtype=self.dtype, name="dense_2")(nn.silu(hidden).astype(self.dtype))
 
 
@@ -101,6 +105,37 @@ class StepEmbedding(nn.Module):
         hidden = nn.silu(nn.Dense(self.dim, use_bias=False, name="dense_1")(features)).astype(self.dtype)
         zeros = nn.initializers.zeros
         return nn.Dense(self.dim, use_bias=False, dtype=self.dtype, kernel_init=zeros, name="dense_2")(hidden)
+
+
+def embed_times(
+    times: TimeEmbedding,
+    t: Float[Array, " B"],
+    r: Float[Array, "..."] | None,
+    w: Float[Array, "..."] | None,
+    second_time: bool,
+    guidance_input: bool,
+    *,
+    network: str,
+) -> Float[Array, "B E"]:
+    """The summed embeddings of t, by `times`, of h = r - t and of the guidance weight.
+
+    For use in the `__call__` of a network, which has the inputs r and w where `second_time` and `guidance_input` say
+    so. The weight enters as 1 - 1/w. ValueError, naming the `network`, for one that it does not have.
+    """
+    embedding = times(t)
+    if second_time:
+        h = jnp.zeros_like(t) if r is None else r - t
+        embedding = embedding + StepEmbedding(times.dim, times.dtype, name="step")(h)
+    elif r is not None:
+        raise ValueError(
+            f"{network}: a second time r was given to a network without one; build it with second_time=True"
+        )
+    if guidance_input:
+        strength = jnp.zeros_like(t) if w is None else jnp.broadcast_to(1 - 1 / w, t.shape)
+        embedding = embedding + StepEmbedding(times.dim, times.dtype, name="weight")(strength)
+    elif w is not None:
+        raise ValueError(f"{network}: a weight w was given to a network without one; build it with guidance_input=True")
+    return embedding
 
 
 class GroupNorm(nn.Module):
@@ -161,8 +196,8 @@ def unfold(x: Float[Array, "B H W D"], p: int) -> Float[Array, "B {p}*H {p}*W D/
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * p, w * p, c // (p * p))
 
 
-def per_pixel(layer: nn.Dense, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
-    """The layer on each pixel's channels, as a product of two matrices.
+def per_pixel(layer: nn.Dense, x: Float[Array, "*grid C"]) -> Float[Array, "*grid D"]:
+    """The layer on the channels of each pixel or token, as a product of two matrices.
 
     Given x as it is, XLA on a CPU copies x for the gradient of the weights.
     """
@@ -170,15 +205,26 @@ def per_pixel(layer: nn.Dense, x: Float[Array, "B H W C"]) -> Float[Array, "B H 
     return pixels.reshape(*x.shape[:-1], layer.features)
 
 
+@jax.named_scope("attention_softmax")
 def attention(
-    q: Float[Array, "B N heads D"], k: Float[Array, "B M heads D"], v: Float[Array, "B M heads D"]
+    q: Float[Array, "B N heads D"],
+    k: Float[Array, "B M heads D"],
+    v: Float[Array, "B M heads D"],
+    implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "B N heads D"]:
     """softmax(q k^T / sqrt(D)) v.
 
-    By XLA: cuDNN's attention has no forward-mode derivative, which methods with a second time need. JAX takes the
-    softmax in float32 in every dtype, so float64 has a formula of its own.
+    "cudnn" has no forward-mode derivative, which methods with a second time need, and is for GPUs and bfloat16 only:
+    elsewhere "xla" computes it. JAX takes the softmax in float32 in every dtype, so float64 has a formula of its own.
     """
     if q.dtype == jnp.float64:
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
         return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v)
+    if implementation == "cudnn" and q.dtype == jnp.bfloat16 and jax.default_backend() == "gpu":
+        by = partial(jax.nn.dot_product_attention, implementation="cudnn")
+        # A program that is exported may be lowered for other platforms, too.
+        chosen: Array = jax.lax.platform_dependent(
+            q, k, v, cuda=by, default=partial(jax.nn.dot_product_attention, implementation="xla")
+        )
+        return chosen
     return jax.nn.dot_product_attention(q, k, v, implementation="xla")

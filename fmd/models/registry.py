@@ -10,7 +10,9 @@ from typing import Protocol, runtime_checkable
 from fmd.models.contract import Model
 from fmd.registry import Registry
 
-MODELS: Registry[Model] = Registry("model", built_in={"unet": "fmd.models.unet"})
+MODELS: Registry[Model] = Registry(
+    "model", built_in={"unet": "fmd.models.unet", "transformer": "fmd.models.transformer"}
+)
 
 register_model = MODELS.register
 available_models = MODELS.names

@@ -26,7 +26,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmd.models.conditions import Spec, add_embeddings, freeze, planes
-from fmd.models.layers import FLAT, STEEP, GroupNorm, StepEmbedding, TimeEmbedding, attention, fold, per_pixel, unfold
+from fmd.models.layers import (
+    FLAT,
+    STEEP,
+    GroupNorm,
+    TimeEmbedding,
+    attention,
+    embed_times,
+    fold,
+    per_pixel,
+    unfold,
+)
 from fmd.models.registry import register_model
 from fmd.registry import Between
 from fmd.types import Condition
@@ -165,17 +175,8 @@ class UNet(nn.Module):
     ) -> Float[Array, "B E"]:
         """The summed embeddings of t, h = r - t, the guidance weight and the condition."""
         frequencies = self.time_frequencies or (FLAT if self.second_time else STEEP)
-        embedding = TimeEmbedding(self.embedding_dim, dtype, frequencies, name="time")(t)
-        if self.second_time:
-            h = jnp.zeros_like(t) if r is None else r - t
-            embedding = embedding + StepEmbedding(self.embedding_dim, dtype, name="step")(h)
-        elif r is not None:
-            raise ValueError("unet: a second time r was given to a network without one; build it with second_time=True")
-        if self.guidance_input:
-            strength = jnp.zeros_like(t) if w is None else jnp.broadcast_to(1 - 1 / w, t.shape)
-            embedding = embedding + StepEmbedding(self.embedding_dim, dtype, name="weight")(strength)
-        elif w is not None:
-            raise ValueError("unet: a weight w was given to a network without one; build it with guidance_input=True")
+        times = TimeEmbedding(self.embedding_dim, dtype, frequencies, name="time")
+        embedding = embed_times(times, t, r, w, self.second_time, self.guidance_input, network="unet")
         return add_embeddings(embedding, y, self.conditions, self.num_classes, takes_planes=True)
 
     def _attends(self, height: int, width: int) -> list[bool]:

@@ -88,10 +88,11 @@ def thin(points: Sequence[Point]) -> list[Point]:
 
 
 def short(value: Number) -> str:
-    """A number in few letters: 1200000 -> 1.2M, 0.00002 -> 2e-5."""
+    """A number in few letters: 1200000 -> 1.2M, 3e15 -> 3P, 0.00002 -> 2e-5."""
     if value == 0:
         return "0"
-    for limit, unit, letter in ((0.9995e9, 1e9, "G"), (0.9995e6, 1e6, "M"), (1e4, 1e3, "k")):
+    large = [(0.9995e18, 1e18, "E"), (0.9995e15, 1e15, "P"), (0.9995e12, 1e12, "T")]
+    for limit, unit, letter in (*large, (0.9995e9, 1e9, "G"), (0.9995e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(value) >= limit:
             return f"{value / unit:.3g}{letter}"
     if abs(value) < 1e-3:

@@ -1,12 +1,18 @@
 """Optax optimisers by name: clip, precondition, decay the kernels, follow a learning-rate schedule."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import optax
+from jaxtyping import Array
 from optax import contrib
 
+from fmd.models.transformer_layers import kernel_parts
 from fmd.types import Params
+
+Path = tuple[Any, ...]  # of a leaf, as JAX gives it
 
 MUON_MOMENTUM = 0.95
 MUON_SIZE = 0.2  # root mean square of Muon's updates as that of Adam's, so that both take the same learning rate
@@ -15,23 +21,40 @@ MUON_SIZE = 0.2  # root mean square of Muon's updates as that of Adam's, so that
 def muon(b1: float, b2: float) -> optax.GradientTransformation:
     """Muon for kernels, as matrices [all axes but the last, last]; NAdam for biases, norms and embeddings.
 
-    Each update of a kernel is about the nearest orthogonal matrix to its momentum, scaled as in arXiv 2502.16982. Both
-    have Nesterov's form; the momentum is Muon's own, b1 and b2 are Adam's.
+    A kernel of stacked blocks [depth, in, out] is `depth` matrices, or where a layer computes several products in one,
+    as query, key and value, so many times more. Each update of a matrix is about the nearest orthogonal one to its
+    momentum, scaled as in arXiv 2502.16982. Both have Nesterov's form; the momentum is Muon's own, b1 and b2 are
+    Adam's.
     """
 
-    def matrix(is_kernel: bool, x: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        *rows, columns = range(x.ndim)
-        return contrib.MuonDimensionNumbers(tuple(rows), (columns,)) if is_kernel and rows else None
+    def taken_apart(path: Path, leaf: Array) -> Array:
+        """A kernel with an axis for the matrices that stand side by side in it: [depth, in, parts, out]."""
+        _, parts = kernel_parts(names(path)) if is_kernel(path) else (False, 1)
+        return leaf if parts == 1 else leaf.reshape(*leaf.shape[:-1], parts, -1)
+
+    def matrix(path: Path, leaf: Array) -> contrib.MuonDimensionNumbers | None:
+        if not is_kernel(path) or leaf.ndim < 2:
+            return None
+        stacked, parts = kernel_parts(names(path))
+        *rows, columns = range(leaf.ndim)
+        return contrib.MuonDimensionNumbers(tuple(rows[stacked : len(rows) - (parts > 1)]), (columns,))
 
     direction = contrib.muon(
         1.0,
         beta=MUON_MOMENTUM,
         adam_b1=b1,
         adam_b2=b2,
-        muon_weight_dimension_numbers=lambda params: jax.tree.map(matrix, kernels(params), params),
+        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(matrix, params),
         consistent_rms=MUON_SIZE,
     )
-    return optax.chain(direction, optax.scale(-1.0))  # it is written with the learning rate's sign
+    apart = partial(jax.tree_util.tree_map_with_path, taken_apart)
+
+    def update(updates: Params, state: optax.OptState, params: Params) -> tuple[Params, optax.OptState]:
+        moved, state = direction.update(apart(updates), state, apart(params))
+        return jax.tree.map(lambda new, old: new.reshape(old.shape), moved, updates), state
+
+    whole = optax.GradientTransformation(lambda params: direction.init(apart(params)), update)
+    return optax.chain(whole, optax.scale(-1.0))  # it is written with the learning rate's sign
 
 
 # How each turns gradients into a direction; the learning rate and weight decay are added below, alike for all.
@@ -106,4 +129,14 @@ def learning_rate(
 
 def kernels(params: Params) -> Params:
     """True for the leaves that weight decay applies to: those named `kernel`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "kernel", params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: is_kernel(path), params)
+
+
+def is_kernel(path: Path) -> bool:
+    """Whether the last name of a path is `kernel`."""
+    return names(path)[-1] == "kernel"
+
+
+def names(path: Path) -> list[str]:
+    """The names along a path of a tree."""
+    return [str(getattr(entry, "key", entry)) for entry in path]

@@ -12,6 +12,7 @@ from fmd.config import Config
 from fmd.data import ImageDataset
 from fmd.devices import Layout
 from fmd.models.contract import Model
+from fmd.models.flops import Cost
 from fmd.run_info import RunInfo
 from fmd.training.lines import JsonLines, Line
 from fmd.training.origin import Teacher
@@ -35,6 +36,7 @@ class Run:
     store: Store
     state: TrainState  # the next step reuses its memory: copy what you keep
     teacher: Teacher | None = None  # the frozen one of some methods
+    cost: Cost | None = None  # operations of a step, known once it is traced
     step: int = 0
     last_report: Report | None = None  # of the last dispatch; still on the device
     figures: Line = field(default_factory=dict)  # of the last evaluation, with its "step"

@@ -15,6 +15,8 @@ class Timing:
 
     seconds: of these steps, without what was done beside them; seconds_per_step, images_per_second: follow from it.
     compilation_seconds, evaluation_seconds, ...: spent beside the steps since the line before.
+    flops: operations of all steps since the line before, on all `devices`; utilisation: the share of their peak that
+    these steps take, None where it is unknown.
     memory_bytes, peak_memory_bytes: of the fullest device of this process, None where the backend does not tell.
     """
 
@@ -23,6 +25,7 @@ class Timing:
         self._clock = time.perf_counter()
         self._step: int | None = None
         self._beside: dict[str, float] = {}
+        self._counted = run.step
 
     def first_step(self, run: Run) -> None:
         """Starts the clock when the first dispatch is done: until then it is mostly compilation."""
@@ -46,9 +49,18 @@ class Timing:
         line["seconds_per_step"] = float(f"{seconds / steps:.4g}") if known else None
         line["images_per_second"] = float(f"{run.config.train.batch_size * steps / seconds:.5g}") if known else None
         line |= {f"{what}_seconds": round(value, 6) for what, value in spent.items()}
+        line |= operations(run, step - self._counted, line["images_per_second"])
         line |= device_memory()
         self._log.append(line)
-        self._clock, self._step, self._beside = now, step, beside
+        self._clock, self._step, self._beside, self._counted = now, step, beside, step
+
+
+def operations(run: Run, steps: int, images_per_second: float | None) -> Line:
+    """What `steps` steps took in operations, and what share of the devices' peak that speed is."""
+    cost = run.cost
+    share = None if cost is None or images_per_second is None else cost.utilisation(images_per_second)
+    line: Line = {"flops": None if cost is None else float(f"{cost.step * steps:.6g}"), "devices": run.layout.mesh.size}
+    return line | {"utilisation": None if share is None else float(f"{share:.4g}")}
 
 
 def device_memory() -> Line:

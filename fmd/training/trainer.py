@@ -31,6 +31,7 @@ from fmd.training import feed as feeds
 from fmd.training import origin
 from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
+from fmd.training.cost import cost_of
 from fmd.training.run import Run
 from fmd.training.state import TrainState, as_edition_1, create_state, from_edition_1
 from fmd.training.step import train_steps
@@ -75,7 +76,10 @@ def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Seque
         for batch in feeds.feed(config, dataset, run.step):
             placed = devices.place_feed(run.layout, batch)
             if compiled is None:  # outside the guard, since constants of a model may move now
-                compiled = program.lower(run.state, resident, placed).compile()
+                arguments = (run.state, resident, placed)
+                traced = None if run.layout.mode == "pmap" else program.trace(*arguments)  # type: ignore[attr-defined]
+                run.cost = cost_of(run, traced)
+                compiled = (program.lower(*arguments) if traced is None else traced.lower()).compile()
             with jax.transfer_guard("disallow"):  # nothing else moves between host and devices in a step
                 run.state, run.last_report = compiled(run.state, resident, placed)
             run.step += config.train.steps_per_dispatch

@@ -1,19 +1,14 @@
-"""The proof on an accelerator: its arithmetic, its limits, its programs for cuda and tpu, and its rehearsal."""
+"""The proof on an accelerator: its limits, its programs for cuda and tpu, and its rehearsal."""
 
 import json
-import math
 import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [str(ROOT / "experiments" / name) for name in ("accelerator", "benchmarks")]
@@ -26,64 +21,6 @@ def on_the_path():
     yield
     for folder in FOLDERS:
         sys.path.remove(folder)
-
-
-def test_flops_of_a_tiny_network_by_hand():
-    """4 x 4 pixels, one level of 2 channels, one block down, two in the middle and one up, an embedding of 4."""
-    import flops
-
-    model = {"name": "unet", "base_channels": 2, "channel_multipliers": (1,), "num_res_blocks": 1,
-             "attention_resolutions": (4,), "embedding_dim": 4}  # fmt: skip
-    conv = 2 * 9 * 16 * (1 * 2 + 3 * (2 * 2 + 2 * 2) + (4 * 2 + 2 * 2) + 2 * 1)
-    dense = 2 * (2 * 4 * 4 + 4 * 4 * 4) + 2 * 16 * (4 * 2) + 3 * 2 * 16 * (2 * 6 + 2 * 2)
-    assert flops.forward(model, (4, 4, 1)) == {"conv": conv, "dense": dense, "attention": 3 * 4 * 16 * 16 * 2}
-
-
-NETWORKS = {
-    "levels": ({"base_channels": 8, "channel_multipliers": (1, 2, 3), "num_res_blocks": 2, "embedding_dim": 16,
-                "attention_resolutions": (4, 8), "head_dim": 4}, (16, 8, 3)),
-    "patches": ({"base_channels": 4, "patch_size": 2, "num_res_blocks": 1, "embedding_dim": 8}, (8, 8, 1)),
-    "does not divide": ({"base_channels": 4, "channel_multipliers": (1, 1, 1), "embedding_dim": 8}, (10, 13, 1)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("model", "shape"), NETWORKS.values(), ids=NETWORKS)
-def test_flops_are_those_of_the_traced_network(model, shape):
-    """Counted from each convolution and product that the network traces to; the norms' are left out by their form."""
-    import flops
-
-    from fmd.models.registry import build_model
-
-    network = build_model("unet", model)
-    x, t, y = jax.ShapeDtypeStruct((1, *shape), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32)
-    variables = jax.eval_shape(network.init, jax.random.key(0), x, t, y)
-    counted: Counter[str] = Counter()
-    count_operations(jax.make_jaxpr(network.apply)(variables, x, t, y).jaxpr, counted)
-    assert flops.forward(model | {"name": "unet"}, shape) == counted
-
-
-def count_operations(jaxpr, counted):
-    for equation in jaxpr.eqns:
-        for inner in jaxprs_in_params(equation.params):
-            count_operations(inner, counted)
-        shapes = [variable.aval.shape for variable in equation.invars]
-        result = math.prod(equation.outvars[0].aval.shape)
-        if equation.primitive.name == "conv_general_dilated":
-            counted["conv"] += 2 * result * math.prod(shapes[1][:-1])
-        if equation.primitive.name == "dot_general":
-            (axes, _), (batch, _) = equation.params["dimension_numbers"]
-            if equation.params["precision"] is not None and jax.lax.Precision.HIGHEST in equation.params["precision"]:
-                continue  # of a group normalisation
-            kind = "attention" if batch else "dense"
-            counted[kind] += 2 * result * math.prod(shapes[0][axis] for axis in axes)
-
-
-def test_utilisation_is_the_share_of_the_peak():
-    import flops
-
-    assert flops.utilisation(1000.0, 2e9, 8e12) == 0.25
-    assert flops.utilisation(1000.0, 2e9, flops.peak("an abacus")) is None
-    assert flops.peak("NVIDIA H200") == 989e12
 
 
 @pytest.mark.slow

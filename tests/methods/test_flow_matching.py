@@ -86,6 +86,20 @@ def test_velocity_weights_of_the_linear_schedule():
     np.testing.assert_allclose(velocity_weight(LINEAR, t, "noise"), 1 / t**2, rtol=1e-5)
 
 
+def test_an_edge_gives_the_loss_of_jit():
+    """Data predicted, the error of the velocity: both velocities over max(1 - t, 0.05) (arXiv 2511.13720)."""
+    method = FlowMatching(prediction="data", weighting="velocity", edge=0.05)
+    x1 = images_for(5)
+    drawn = drawn_for(x1)._replace(t=jnp.array([0.0, 0.5, 0.9, 0.98, 1.0]))
+    x_t = paths.interpolate(LINEAR, drawn.x0, x1, drawn.t)
+    answer = x1 + 0.3 * drawn.x0
+    below = np.maximum(1 - np.asarray(drawn.t), 0.05)[:, None, None, None]
+    expected = np.mean(((answer - x_t) / below - (x1 - x_t) / below) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(method.loss(constant(answer), drawn).value, expected, rtol=1e-5)
+    velocity = method.velocity(constant(answer))(x_t, drawn.t, drawn.y)
+    np.testing.assert_allclose(velocity, (answer - x_t) / below, rtol=1e-4, atol=1e-4)
+
+
 def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away():
     c = 0.00054
     x1 = jnp.zeros((2, 8, 8, 1))

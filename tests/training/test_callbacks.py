@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fmd import commands
+from fmd.checkpoints.spent import spent
 from fmd.training import callbacks, timing, trainer
 from fmd.training.callbacks import Callback
 from fmd.training.callbacks.progress import Progress
@@ -94,6 +95,14 @@ def test_the_clock_is_in_the_timing_log_only(toy_run):
     for line in lines[:-1]:
         assert line["images_per_second"] == pytest.approx(16 / line["seconds_per_step"], rel=1e-3)
         assert line["memory_bytes"] is None  # the CPU does not tell
+        assert line["flops"] == pytest.approx(2 * toy_run.cost.step, rel=1e-5)
+        assert (line["devices"], line["utilisation"]) == (1, None)  # of a CPU no peak is known
+    # Nearly: there is no gradient for the input of the first convolution.
+    assert 2 < toy_run.cost.step / (16 * toy_run.cost.forward) < 3
+    found = spent(toy_run.workdir, 8)
+    assert found["flops"] == pytest.approx(8 * toy_run.cost.step, rel=1e-5)
+    assert found["device_hours"] == pytest.approx(sum(line["seconds"] for line in lines[:4]) / 3600, rel=1e-3)
+    assert spent(toy_run.workdir / "checkpoints", 8) is None
     for what in ("evaluation", "sampling", "checkpoint"):
         total = sum(line.get(f"{what}_seconds", 0) for line in lines)
         assert total == pytest.approx(toy_run.seconds[what], abs=1e-4)

@@ -83,3 +83,27 @@ def test_unknown_optimiser_and_too_long_a_warm_up_are_one_line():
         optimizers.get("adamax", schedule=optax.constant_schedule(1.0))
     with pytest.raises(ValueError, match=r"must be below config\.train\.num_steps = 5"):
         optimizers.learning_rate(1.0, 5, warmup_steps=5)
+
+
+def test_muon_takes_stacked_and_fused_kernels_as_the_matrices_they_are():
+    """Each block's query, key and value has an update of its own, as if it were a kernel by itself."""
+    generator = np.random.default_rng(0)
+
+    def gradient(*shape):
+        return {"kernel": jnp.float32(generator.normal(size=shape))}
+
+    def update(tree):
+        muon = optimizers.get("muon", schedule=optax.constant_schedule(1.0))
+        return jax.jit(lambda tree: muon.update(tree, muon.init(tree), tree)[0])(tree)
+
+    whole = {"blocks": {"query_key_value": gradient(2, 4, 18), "out": gradient(2, 6, 4)}}
+    split = {}
+    for block in range(2):
+        fused = whole["blocks"]["query_key_value"]["kernel"][block]
+        split |= {f"{block} {part}": {"kernel": fused[:, 6 * part : 6 * part + 6]} for part in range(3)}
+        split |= {f"{block} out": {"kernel": whole["blocks"]["out"]["kernel"][block]}}
+    found, alone = update(whole)["blocks"], update(split)
+    for block in range(2):
+        fused = np.concatenate([alone[f"{block} {part}"]["kernel"] for part in range(3)], axis=1)
+        np.testing.assert_allclose(found["query_key_value"]["kernel"][block], fused, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found["out"]["kernel"][block], alone[f"{block} out"]["kernel"], rtol=1e-3, atol=1e-5)

@@ -39,6 +39,7 @@ TITLES = {
     "param_norm": "Parameter norm",
     "learning_rate": "Learning rate",
     "images_per_second": "Images per second",
+    "utilisation": "Model's operations over the devices' peak",
     "memory_bytes": "Device memory in use, bytes",
     "skipped": "Steps left out",
 }
@@ -121,10 +122,13 @@ def tiles(run: Run) -> str:
         **{name: last(*where) for name, where in found.items()},
         "parameters": count,
         "images per second": _median(logs["timing"], "images_per_second"),
+        "of the devices' peak": _median(logs["timing"], "utilisation"),
+        "operations": sum(line.get("flops") or 0 for line in logs["timing"]) or None,
         "peak memory, bytes": last(logs["timing"], "peak_memory_bytes"),
     }
     shown = {name: short(value) for name, value in figures.items() if value is not None}
     shown["training time"] = duration(sum(line["seconds"] for line in logs["timing"]))
+    shown["device-hours"] = short(sum(line["seconds"] * line.get("devices", 1) for line in logs["timing"]) / 3600)
     notes = {name: trend(*where) for name, where in found.items()}
     tile = "<div><b>{}</b>{}<small>{}</small></div>"
     return f"<div class=tiles>{''.join(tile.format(v, k, notes.get(k, '')) for k, v in shown.items())}</div>"
