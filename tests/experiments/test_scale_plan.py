@@ -13,9 +13,8 @@ from jax.extend.core import jaxprs_in_params
 
 from experiments import scale_plan
 from fmd.devices import SMALLEST_SHARDED
+from fmd.models import transformer_layers as layers
 from fmd.models.registry import build_model
-
-layers = pytest.importorskip("fmd.models.transformer_layers")
 
 PAGE = Path(__file__).parents[2] / "experiments" / "site" / "pages" / "scaling.md"
 SMALL = scale_plan.Transformer(3, 24, 2, 5, 4, 1, patch=4, side=12, channels=3, classes=7)
