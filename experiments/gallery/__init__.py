@@ -11,7 +11,9 @@ SECTIONS = {
     "Paths from noise to data": ("marginals", "schedules", "paths", "predictions", "times", "couplings", "interpolants"),
     "Solving the flow": ("solvers", "grids", "adaptive", "change_schedule", "sde", "likelihood"),
     "Guidance and conditions": ("guidance", "autoguidance", "conditions"),
-    "Training, and one step": ("ten_lines", "one_jump"),
-    "A flow as a prior": ("posterior", "slerp"),
+    "Training, and one step": ("ten_lines", "one_jump", "one_step"),
+    "Digits": ("appearing", "weights", "slerp", "walk"),
+    "A flow as a prior": ("posterior", "operators", "restoration", "editing", "classes", "strange"),
+    "Away from here": ("program",),
 }
 """The scripts in the order in which a reader meets them."""

@@ -28,5 +28,6 @@ def draw(small: bool = False) -> Figure:
         style.lines(axis, flow.trajectory)
         style.dots(axis, noise, style.ORANGE, s=12, alpha=1)
         style.dots(axis, flow.x, style.RED, s=12, alpha=1, zorder=3)
-        style.plane(axis, 3.0, f"{name}\n{jnp.max(jnp.linalg.norm(flow.x - ends, axis=1)):.0e}")
+        away = jnp.max(jnp.linalg.norm(flow.x - ends, axis=1))
+        style.plane(axis, 3.0, name if name == "linear" else f"{name}: {away:.0e}")
     return figure

@@ -13,8 +13,8 @@ from experiments.gallery import style
 
 
 def draw(small: bool = False) -> Figure:
-    sampler, classes = fmd.load("mnist"), range(10)
-    classes, each = range(sampler.num_classes), 1 if small else 4
+    sampler, each = fmd.load("mnist"), 1 if small else 4
+    classes = range(sampler.num_classes)
     labels = np.repeat(classes, each)
     images = sampler(labels, jax.random.key(0), weight=1.0, solver="midpoint", steps=1 if small else 10)
     work = {"draws": 2} if small else {"draws": 24, "first": 6, "keep": 3}

@@ -1,8 +1,9 @@
 """Where to put twelve steps.
 
 Left: the times between which twelve Heun steps go, for five grids. Right: the error at the end for clusters of three
-widths. The narrower the data, the later the velocity turns, and the more the last steps matter: grids that are dense
-near t = 1 win there (karras, arXiv 2206.00364), and lose where data is wide.
+widths. The narrower the data, the later the velocity turns, and the more the last steps matter: at width 0.03 the grids
+that are dense near t = 1 make a quarter of the error of even steps or less; at 0.3 they gain nothing (karras: arXiv
+2206.00364).
 """
 
 import jax

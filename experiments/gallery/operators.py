@@ -1,7 +1,7 @@
 """Seven ways to measure an image.
 
 Above a coloured digit as each operator of `fmd.math.operators` sees it, below what its pseudo-inverse makes of that: the
-shortest image with this measurement. The rest has to come from a prior: see the two next pictures.
+shortest image with this measurement. The rest has to come from a prior: see the next picture.
 """
 
 import jax
@@ -25,7 +25,7 @@ OPERATORS = {
 
 
 def draw(small: bool = False) -> Figure:
-    digit = fmd.load("mnist")([5], jax.random.key(1), weight=1.0, solver="midpoint", steps=1 if small else 10)
+    digit = fmd.load("mnist")([3], jax.random.key(1), weight=1.0, solver="midpoint", steps=1 if small else 10)
     ink, paper = np.array([[[[0.9, 0.5, -0.6]]]]), np.array([[[[-0.7, -0.5, 0.1]]]])
     share = digit / 255.0
     x = jnp.asarray(share * ink + (1 - share) * paper, jnp.float32)

@@ -19,7 +19,8 @@ from fmd.export import portable
 
 ELSEWHERE = """
 import sys
-import jax, numpy as np
+import numpy as np
+import jax.export
 program = jax.export.deserialize(bytearray(open("sampler.jaxexport", "rb").read()))
 noise, labels = np.load("noise.npy"), np.load("labels.npy")
 np.save("images.npy", program.call(noise, labels, np.float32(1)))
@@ -38,9 +39,9 @@ def draw(small: bool = False) -> Figure:
         )
         np.save(folder / "noise.npy", noise)
         np.save(folder / "labels.npy", labels)
-        subprocess.run([sys.executable, "-c", "import jax.export\n" + ELSEWHERE], cwd=folder, check=True)
+        subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=folder, check=True)
         elsewhere = np.load(folder / "images.npy")
     here = sampler(labels, noise=noise, settings=settings)
     same = f"{np.mean(here == elsewhere):.1%} equal"
-    return style.tiles(np.stack([here, elsewhere, 255 - np.abs(here - elsewhere.astype(int)).astype(np.uint8)]),
-                       ["fmd", "JAX alone", same])
+    difference = 255 - np.abs(here - elsewhere.astype(int)).astype(np.uint8)
+    return style.tiles(np.stack([here, elsewhere, difference]), ["fmd", "JAX alone", same])

@@ -19,5 +19,7 @@ def draw(small: bool = False) -> Figure:
     arc = np.stack([editing.slerp(first[None], second[None], share)[0] for share in shares])
     line = np.stack([(1 - share) * first + share * second for share in shares])
     settings = {"weight": 1.0, "solver": "midpoint", "steps": 1 if small else 10}
-    rows = [sampler(np.full(len(shares), label), noise=noise, **settings) for label in (3, 8) for noise in (arc, line)]
-    return style.tiles(np.stack(rows), ["3, arc", "3, line", "8, arc", "8, line"], [f"{share:.1f}" for share in shares])
+    asked = [(label, way) for label in ((3,) if small else (3, 8)) for way in ("arc", "line")]
+    noise = {"arc": arc, "line": line}
+    rows = [sampler(np.full(len(shares), label), noise=noise[way], **settings) for label, way in asked]
+    return style.tiles(np.stack(rows), [f"{label}, {way}" for label, way in asked], [f"{share:.1f}" for share in shares])

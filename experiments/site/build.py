@@ -5,7 +5,7 @@
     python -m http.server --directory=site          # or open site/index.html; only search needs a server
 
 Pages lie in `pages/`. A line `--8<-- "PATH"` stands for a file of the repository, so that the code shown is the code
-tested. Reports of experiments, notebooks, docstrings, keys and flags become pages of their own. `llms.txt` lists all
+tested. Reports of experiments, scripts of the gallery, notebooks, docstrings, keys and flags become pages of their own. `llms.txt` lists all
 pages, and each page lies beside its HTML as Markdown. A broken link, a page that no menu lists, or a file of
 `tests/extending` that no page shows ends the build with an error.
 """
@@ -23,6 +23,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 import api  # noqa: E402
+import gallery  # noqa: E402
 
 EXPERIMENTS = ROOT / "experiments"
 REPORTS = {  # pages that are reports of experiments, with the pictures that they show
@@ -70,6 +71,7 @@ def assemble(docs: Path) -> list[str]:
     (docs / "api").mkdir()
     for name, text in api.pages().items():
         (docs / name).write_text(text)
+    gallery.write(docs)
     (docs / "notebooks").mkdir()
     paths = sorted((EXPERIMENTS / "notebooks").glob("*.ipynb"))
     for path in paths:

@@ -1,0 +1,47 @@
+"""The gallery: each script draws, stands in the index once, and has its picture; nothing is learned here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fmd
+from fmd.sampling.sampler import Sampler
+from tests.helpers import half_trained, toys
+
+matplotlib = pytest.importorskip("matplotlib")
+from experiments.gallery import SECTIONS, __main__ as gallery  # noqa: E402
+
+SHARED = {"__init__", "__main__", "plane", "style"}
+FOLDER = Path(gallery.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A small network in the place of the one that ships, with jumps and a flow."""
+    info = half_trained.make_info(method={"name": "mean_flow"}, path={"times": {"name": "uniform"}})
+    return Sampler.from_info(info, params=half_trained.make_params(info), layout=toys.layout("jit", 1))
+
+
+def test_each_script_has_a_place_and_a_picture():
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - SHARED
+    assert sorted(gallery.NAMES) == sorted(scripts)
+    assert {path.stem for path in gallery.PICTURES.iterdir()} == scripts
+    assert all(SECTIONS.values())
+
+
+def test_pictures_are_small():
+    sizes = {path.name: path.stat().st_size for path in gallery.PICTURES.iterdir()}
+    assert max(sizes.values()) <= 40_000, sizes
+    assert sum(sizes.values()) <= 800_000, sizes
+
+
+@pytest.mark.parametrize("name", gallery.NAMES)
+def test_it_draws(name, digits, monkeypatch):
+    monkeypatch.setattr(fmd, "load", lambda path: digits)
+    drawn = np.asarray(gallery.render(name, small=True).convert("L"))
+    kept = Image.open(gallery.PICTURES / f"{name}.png")
+    assert drawn.shape[1] == kept.width == 720
+    assert drawn.std() > 3 and len(np.unique(drawn)) > 8  # letters, lines or dots on the ground
+    assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= 90
