@@ -21,7 +21,7 @@ def draw(small: bool = False) -> Figure:
     ways = {name: spiral.field(linear) for name, spiral in ways.items()} | {"guided": guided}
     noise = jax.random.normal(jax.random.key(0), (10 if small else 700, 2))
     figure, axes = style.figure(4, height=2.2)
-    for axis, (name, field) in zip(axes, ways.items(), strict=True):
+    for axis, (name, field) in zip(axes, style.few(ways.items(), small), strict=not small):
         x = simulators.solve_ode(field, noise, steps=2 if small else 100).x
         away = jnp.linalg.norm(x[:, None] - truth.means[None], axis=-1).min(axis=1)
         style.dots(axis, x)

@@ -2,7 +2,7 @@
 
 Nine clusters, of which a network may be told the column, the row, both, or neither. Told one part it draws three. Two
 velocities, told one part each and added with weights, find the one cluster that fits both (arXiv 2206.01714); at weight
-3 they go beyond it.
+3 they go beyond it. The titles are the weights.
 """
 
 import jax
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.gallery import plane, style
 from fmd.math import fields, guidance, schedules, simulators
 
-UNTOLD = 3
+UNTOLD, WEIGHTS = 3, ((1, 0), (0, 1), (1, 1), (3, 3))  # of column and row
 CENTRES = plane.Mixture(style.lattice(1.6, 3), 0.25, np.arange(9))
 
 
@@ -33,7 +33,7 @@ def draw(small: bool = False) -> Figure:
 
     told = {name: jnp.full(len(noise), 2) for name in ("column", "row")}
     figure, axes = style.figure(4, height=2.2)
-    for axis, weights in zip(axes, ((1, 0), (0, 1), (1, 1), (3, 3)), strict=True):
+    for axis, weights in zip(axes, style.few(WEIGHTS, small), strict=not small):
         field = fields.composed_field(
             predict, drop, dict(zip(told, map(float, weights), strict=True)), guidance.get("cfg")
         )

@@ -17,9 +17,7 @@ def draw(small: bool = False) -> Figure:
     data, linear, count = plane.clusters(std=0.2), schedules.get("linear"), 8 if small else 96
     x0 = jax.random.normal(jax.random.key(0), (count, 2))
     x1 = data.sample(jax.random.key(1), count)
-    pairs = {
-        name: couplings.get(name)(jax.random.key(2), x0, x1)[:2] for name in ("independent", "optimal_transport")
-    }
+    pairs = {name: couplings.get(name)(jax.random.key(2), x0, x1)[:2] for name in ("independent", "optimal_transport")}
     pairs["of the flow"] = few_step.reflow_pairs(data.field(linear), x0, steps=2 if small else 50)
     figure, axes = style.figure(3, height=2.7)
     for axis, (name, ends) in zip(axes, pairs.items(), strict=True):

@@ -1,8 +1,8 @@
 """Told another digit.
 
 Each digit becomes the next one, by three ways that keep something of it: flow_edit moves along the difference of two
-velocities (arXiv 2412.08629), sde_edit adds noise up to t = 0.4 and takes it away again (2108.01073), invert goes back to
-the noise and forth again, told the new label. Slant and stroke stay.
+velocities (arXiv 2412.08629), sde_edit adds noise up to t = 0.4 and takes it away again (2108.01073), invert goes back
+to the noise and forth again, told the new label. Slant and stroke stay.
 """
 
 import jax
@@ -19,9 +19,11 @@ def draw(small: bool = False) -> Figure:
     sampler, labels, steps = fmd.load("mnist"), np.arange(1 if small else 10), 1 if small else 20
     images = sampler(labels, jax.random.key(0), weight=1.0, solver="midpoint", steps=1 if small else 10)
     rows = [images]
-    for method, options in METHODS.items():
+    for method, options in list(METHODS.items())[: 1 if small else None]:
         target = (labels + 1) % sampler.num_classes
         rows.append(
             sampler.edit(images, target, jax.random.key(1), source=labels, method=method, steps=steps, **options)
         )
-    return style.tiles(np.stack(rows), ["image", *METHODS], [f"{a} to {(a + 1) % sampler.num_classes}" for a in labels])
+    return style.tiles(
+        np.stack(rows), ["image", *METHODS][: len(rows)], [f"{a} to {(a + 1) % sampler.num_classes}" for a in labels]
+    )

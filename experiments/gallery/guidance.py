@@ -1,8 +1,8 @@
 """Guidance rules in the plane.
 
-Three classes whose circles hold 86 % of each; the points ask for the upper one, at weight 5. Plain guidance (cfg,
-arXiv 2207.12598) throws them to twice its height. An interval of time (2404.07724) and cfg_zero_star (2503.18886)
-overshoot less. apg (2410.02416) drops the push along the predicted point: the mean stays where it belongs.
+Three classes whose circles hold 86 % of each; the points ask for the upper one, at weight 5. Plain guidance (cfg, arXiv
+2207.12598) throws them to twice its height. An interval of time (2404.07724) and cfg_zero_star (2503.18886) overshoot
+less. apg (2410.02416) drops the push along the predicted point: the mean stays where it belongs.
 """
 
 import jax
@@ -28,7 +28,7 @@ def draw(small: bool = False) -> Figure:
     noise = jax.random.normal(jax.random.key(0), (10 if small else 600, 2))
     upper, angle = jnp.zeros(len(noise), jnp.int32), np.linspace(0, 2 * np.pi, 60)
     figure, axes = style.figure(3, rows=2, height=5.0)
-    for axis, (name, rule) in zip(axes, RULES.items(), strict=True):
+    for axis, (name, rule) in zip(axes, style.few(RULES.items(), small), strict=not small):
         field = fields.guided_field(classes.predict(linear), classes.null, rule)
         x = simulators.solve_ode(field, noise, args=upper, solver="rk4", steps=2 if small else 50).x
         for i, centre in enumerate(classes.means):

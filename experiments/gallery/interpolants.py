@@ -1,8 +1,8 @@
 """A bridge between two data sets.
 
-Five moments on the way from moons to clusters, x_t = (1 - t) x0 + t x1 + gamma(t) z. Above gamma is 0: what lies between
-is thin copies of both. Below a noise of its own blurs the middle and is gone at both ends, which makes the velocity
-smoother and easier to learn (arXiv 2303.08797).
+Five moments on the way from moons to clusters, x_t = (1 - t) x0 + t x1 + gamma(t) z. Above gamma is 0: what lies
+between is thin copies of both. Below a noise of its own blurs the middle and is gone at both ends, which makes the
+velocity smoother and easier to learn (arXiv 2303.08797).
 """
 
 import jax

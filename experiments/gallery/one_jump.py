@@ -41,8 +41,8 @@ def draw(small: bool = False) -> Figure:
         axis.plot((0, 1), jnp.concatenate([noise, ends], axis=1).T, color=style.BLUE, linewidth=1)
         axis.plot(jnp.ones(len(ends)), ends, "o", color=style.RED, markersize=4)
         axis.set(title=f"{name}: spread {spread_of(ends, noise):.2f}", xlabel="t", ylabel="x")
-    steps = (1, 2) if small else (1, 2, 4, 8, 16, 32, 64)
-    for solver in ("euler", "heun"):
+    steps = (1,) if small else (1, 2, 4, 8, 16, 32, 64)
+    for solver in ("euler",) if small else ("euler", "heun"):
         ends = [simulators.solve_ode(velocity, noise, solver=solver, steps=n, end_epsilon=0.0) for n in steps]
         errors = [style.rms(end.x - flow.x) for end in ends]
         axes[2].loglog([end.evaluations[0] for end in ends], errors, marker="o", markersize=4, label=solver)

@@ -1,8 +1,8 @@
 """One evaluation beside twenty.
 
-Digits that one network draws from the same noise. One jump asks it once for the whole way (arXiv 2505.13447, 2311.18828).
-One Euler step asks it once for the velocity at the start, and lands on the mean of its class. Midpoint steps along the
-flow need many questions to arrive.
+Digits that one network draws from the same noise. One jump asks it once for the whole way (arXiv 2505.13447,
+2311.18828). One Euler step asks it once for the velocity at the start, and lands on the mean of its class. Midpoint
+steps along the flow need many questions to arrive.
 """
 
 import jax
@@ -21,6 +21,6 @@ WAYS = {
 
 
 def draw(small: bool = False) -> Figure:
-    sampler, ways = fmd.load("mnist"), dict(list(WAYS.items())[:2]) if small else WAYS
+    sampler, ways = fmd.load("mnist"), dict(style.few(WAYS.items(), small))
     labels, key = np.arange(2 if small else 10), jax.random.key(0)
     return style.tiles(np.stack([sampler(labels, key, **settings) for settings in ways.values()]), list(ways))

@@ -1,7 +1,7 @@
 """Seven ways to measure an image.
 
-Above a coloured digit as each operator of `fmd.math.operators` sees it, below what its pseudo-inverse makes of that: the
-shortest image with this measurement. The rest has to come from a prior: see the next picture.
+Above a coloured digit as each operator of `fmd.math.operators` sees it, below what its pseudo-inverse makes of that:
+the shortest image with this measurement. The rest has to come from a prior: see the next picture.
 """
 
 import jax

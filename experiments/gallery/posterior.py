@@ -30,7 +30,7 @@ def draw(small: bool = False) -> Figure:
     moons, linear, count = plane.moons(0.12), schedules.get("linear"), 8 if small else 600
     see = operators.get("mask", mask=jnp.array([1.0, 0.0]))
     draws = {"exact": exact(moons, jax.random.key(0), count)}
-    for method in ("tweedie", "pigdm", "flower"):
+    for method in ("tweedie",) if small else ("tweedie", "pigdm", "flower"):
         draws[method] = restoration.restore(
             moons.field(linear),
             jnp.array([[PLACE, 0.0]]),
@@ -42,7 +42,7 @@ def draw(small: bool = False) -> Figure:
             steps=2 if small else 100,
         )
     figure, axes = style.figure(4, height=2.2)
-    for axis, (name, x) in zip(axes, draws.items(), strict=True):
+    for axis, (name, x) in zip(axes, draws.items(), strict=not small):
         away = jnp.mean(jnp.abs(jnp.sort(x[:, 1]) - jnp.sort(draws["exact"][:, 1])))
         style.dots(axis, moons.sample(jax.random.key(2), 50 if small else 800), style.GREY, s=2, alpha=0.4)
         axis.axvspan(PLACE - 2 * NOISE, PLACE + 2 * NOISE, color=style.ORANGE, alpha=0.2, linewidth=0)

@@ -1,7 +1,7 @@
 """A program without fmd.
 
-The sampler as one file of StableHLO with its weights inside, run by another process in which only JAX is imported: noise,
-labels and a guidance weight in, uint8 images out. From the same noise both make the same pixels.
+The sampler as one file of StableHLO with its weights inside, run by another process in which only JAX is imported:
+noise, labels and a guidance weight in, uint8 images out. From the same noise both make the same pixels.
 """
 
 import subprocess

@@ -1,7 +1,7 @@
 """Restored by a model that was not trained for it.
 
-Three digits, each measured with noise by three operators, and three draws of what may lie behind each measurement, by the
-method flower (arXiv 2509.26287). Draws differ where the measurement leaves a choice. The network is told no label.
+Three digits, each measured with noise by three operators, and three draws of what may lie behind each measurement, by
+the method flower (arXiv 2509.26287). Draws differ where the measurement leaves a choice. The network is told no label.
 """
 
 import jax

@@ -1,8 +1,8 @@
 """Schedules: how noise gives way to data.
 
 The weights of data and of noise along x_t = alpha(t) x1 + sigma(t) x0, and the log signal-to-noise ratio that follows.
-Three of the schedules have alpha = t, and lie behind one another. Schedules differ in how much of the time they spend at
-which noise level: the paths of one are those of another at another pace and scale (arXiv 2303.08797).
+Three of the schedules have alpha = t, and lie behind one another. Schedules differ in how much of the time they spend
+at which noise level: the paths of one are those of another at another pace and scale (arXiv 2303.08797).
 """
 
 import numpy as np

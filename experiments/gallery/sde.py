@@ -1,7 +1,7 @@
 """The same crowd by rough ways.
 
-The flow, and two stochastic equations around it with g² = 2k sigma: their ways are rough, and the crowd that arrives has
-the same distribution (arXiv 2303.08797, 2401.08740). The number is the root mean square distance from the nearest
+The flow, and two stochastic equations around it with g² = 2k sigma: their ways are rough, and the crowd that arrives
+has the same distribution (arXiv 2303.08797, 2401.08740). The number is the root mean square distance from the nearest
 centre; 0.42 is exact.
 """
 
@@ -18,7 +18,7 @@ def draw(small: bool = False) -> Figure:
     clusters, linear, steps = plane.clusters(), schedules.get("linear"), 4 if small else 200
     noise = jax.random.normal(jax.random.key(0), (20 if small else 2000, 2))
     figure, axes = style.figure(3, height=2.7)
-    for axis, scale in zip(axes, (0.0, 0.5, 2.0), strict=True):
+    for axis, scale in zip(axes, style.few((0.0, 0.5, 2.0), small), strict=not small):
         run = simulators.solve_sde(
             clusters.field(linear),
             noise,

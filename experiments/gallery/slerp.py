@@ -1,8 +1,8 @@
 """Between two noises.
 
-The length of what lies between two noises of 784 numbers. Noises are all about 28 long (grey: 99 % of them). The straight
-line between two is 8 shorter in the middle, where no noise is and a model has never been; the arc (slerp) stays among
-them. `Sampler.interpolate` walks along it.
+The length of what lies between two noises of 784 numbers. Noises are all about 28 long (grey: 99 % of them). The
+straight line between two is 8 shorter in the middle, where no noise is and a model has never been; the arc (slerp)
+stays among them. `Sampler.interpolate` walks along it.
 """
 
 import jax

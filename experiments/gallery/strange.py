@@ -1,8 +1,8 @@
 """How strange is an image?
 
-Digits, and what was done to them, with the median score of each kind: the distance of the network's errors at four times
-from those of ordinary digits (`fmd.math.anomaly.profile`). Too simple and too rich are both found. The network saw
-nothing but digits, and was told nothing of this task.
+Digits, and what was done to them, with the median score of each kind: the distance of the network's errors at four
+times from those of ordinary digits (`fmd.math.anomaly.profile`). Too simple and too rich are both found. The network
+saw nothing but digits, and was told nothing of this task.
 """
 
 import jax
@@ -27,7 +27,7 @@ KINDS = {
 
 def draw(small: bool = False) -> Figure:
     sampler, draws, random = fmd.load("mnist"), 1 if small else 4, np.random.default_rng(0)
-    kinds, ordinary = dict(list(KINDS.items())[:2]) if small else KINDS, 6 if small else 60
+    kinds, ordinary = dict(style.few(KINDS.items(), small)), 6 if small else 60
     labels = np.arange(ordinary + (2 if small else 10)) % sampler.num_classes
     images = sampler(labels, jax.random.key(0), weight=1.0, solver="midpoint", steps=1 if small else 10)
     usual = judging.residuals(sampler, images[:ordinary], draws=draws)

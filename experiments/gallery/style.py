@@ -1,5 +1,7 @@
 """The look of all pictures: 720 pixels wide, a light ground for light and dark pages, colours for the colour-blind."""
 
+from collections.abc import Iterable
+
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,6 +53,11 @@ def dots(axis: Axes, x: np.ndarray, color: str = BLUE, **options: object) -> Non
 def lines(axis: Axes, ways: np.ndarray, color: str = BLUE, **options: object) -> None:
     """Ways [T, N, 2] of N points."""
     axis.plot(ways[..., 0], ways[..., 1], **{"color": color, "linewidth": 0.8, "alpha": 0.7, **options})
+
+
+def few(things: Iterable, small: bool) -> list:
+    """The things, or where the picture is to be small the first two."""
+    return list(things)[: 2 if small else None]
 
 
 def lattice(limit: float, side: int) -> np.ndarray:

@@ -41,7 +41,9 @@ def draw(small: bool = False) -> Figure:
         return (optax.apply_updates(params, updates), moments), value
 
     shapes = ((4, 64), (65, 64), (65, 64), (64, 2))
-    params = [jax.random.normal(k, s) * (2 / s[0]) ** 0.5 for k, s in zip(jax.random.split(keys[0], 4), shapes)]
+    params = [
+        jax.random.normal(k, s) * (2 / s[0]) ** 0.5 for k, s in zip(jax.random.split(keys[0], 4), shapes, strict=True)
+    ]
     start = (params, optimizer.init(params))
     (params, _), losses = jax.jit(lambda s, k: jax.lax.scan(step, s, k))(start, jax.random.split(keys[1], steps))
     least = jnp.mean(jax.lax.map(lambda key: loss(key, MOONS.field(LINEAR)), jax.random.split(keys[2], 40)))
@@ -52,7 +54,7 @@ def draw(small: bool = False) -> Figure:
     blocks = losses[: steps // 50 * 50].reshape(-1, 50).mean(axis=1) if steps >= 50 else losses
     axes[0].plot(jnp.arange(1, len(blocks) + 1) * steps / len(blocks), blocks)
     axes[0].axhline(least, color=style.GREY, linestyle="--")
-    axes[0].set(title=f"loss; last {blocks[-1]:.2f}, exact {least:.2f}", xlabel="step", yscale="log")
+    axes[0].set(title=f"loss; last {blocks[-1]:.2f}, exact {least:.2f}", xlabel="step")
     for axis, points, title in ((axes[1], MOONS.sample(keys[4], len(x)), "data"), (axes[2], x, "learned")):
         style.dots(axis, points)
         style.plane(axis, 2.6, title)

@@ -1,7 +1,7 @@
 """A walk between two noises.
 
-What a network draws on the way from one noise to another, along the arc and along the straight line between them. In the
-middle of the line a state is shorter than any noise; see "Between two noises".
+What a network draws on the way from one noise to another, along the arc and along the straight line between them. In
+the middle of the line a state is shorter than any noise; see "Between two noises".
 """
 
 import jax
@@ -22,4 +22,6 @@ def draw(small: bool = False) -> Figure:
     asked = [(label, way) for label in ((3,) if small else (3, 8)) for way in ("arc", "line")]
     noise = {"arc": arc, "line": line}
     rows = [sampler(np.full(len(shares), label), noise=noise[way], **settings) for label, way in asked]
-    return style.tiles(np.stack(rows), [f"{label}, {way}" for label, way in asked], [f"{share:.1f}" for share in shares])
+    return style.tiles(
+        np.stack(rows), [f"{label}, {way}" for label, way in asked], [f"{share:.1f}" for share in shares]
+    )

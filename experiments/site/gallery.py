@@ -1,4 +1,4 @@
-"""Pages of the gallery, made of its scripts without running them: an overview with thumbnails, and one page a script."""
+"""Pages of the gallery, made of its scripts without running them: an overview of thumbnails, and one page a script."""
 
 import ast
 import html
