@@ -6,8 +6,8 @@
 
 Pages lie in `pages/`. A line `--8<-- "PATH"` stands for a file of the repository, so that the code shown is the code
 tested. Reports of experiments, scripts of the gallery, notebooks, docstrings, keys and flags become pages of their own.
-`llms.txt` lists all pages, and each page lies beside its HTML as Markdown. A broken link, a page that no menu lists, or a
-file of `tests/extending` that no page shows ends the build with an error.
+`llms.txt` lists all pages, and each page lies beside its HTML as Markdown. A broken link, a page that no menu lists, or
+a file of `tests/extending` that no page shows ends the build with an error.
 """
 
 import argparse
