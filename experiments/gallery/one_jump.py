@@ -41,7 +41,7 @@ def draw(small: bool = False) -> Figure:
         axis.plot((0, 1), jnp.concatenate([noise, ends], axis=1).T, color=style.BLUE, linewidth=1)
         axis.plot(jnp.ones(len(ends)), ends, "o", color=style.RED, markersize=4)
         axis.set(title=f"{name}: spread {spread_of(ends, noise):.2f}", xlabel="t", ylabel="x")
-    steps = (1,) if small else (1, 2, 4, 8, 16, 32, 64)
+    steps = (1,) if small else (1, 4, 16, 64)
     for solver in ("euler",) if small else ("euler", "heun"):
         ends = [simulators.solve_ode(velocity, noise, solver=solver, steps=n, end_epsilon=0.0) for n in steps]
         errors = [style.rms(end.x - flow.x) for end in ends]

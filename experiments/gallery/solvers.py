@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.gallery import plane, style
 from fmd.math import schedules, simulators
 
-STEPS = (2, 4, 8, 16, 32, 64)
+STEPS = (4, 8, 16, 32, 64)
 
 
 def draw(small: bool = False) -> Figure:
