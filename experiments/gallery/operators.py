@@ -25,7 +25,8 @@ OPERATORS = {
 
 
 def draw(small: bool = False) -> Figure:
-    digit = fmd.load("mnist")([3], jax.random.key(1), weight=1.0, solver="midpoint", steps=1 if small else 10)
+    steps = 1 if small else 10
+    digit = fmd.load("mnist")(range(4), jax.random.key(0), weight=1.0, solver="midpoint", steps=steps)[3:]
     ink, paper = np.array([[[[0.9, 0.5, -0.6]]]]), np.array([[[[-0.7, -0.5, 0.1]]]])
     share = digit / 255.0
     x = jnp.asarray(share * ink + (1 - share) * paper, jnp.float32)
