@@ -25,7 +25,9 @@ def write(docs: Path) -> None:
         overview.append(f"## {section}")
         overview.append('<div class="gallery">\n' + "\n".join(thumbnail(name) for name in names) + "\n</div>")
         for name in names:
-            shutil.copy(FOLDER / "pictures" / f"{name}.png", docs / "gallery")
+            if not (picture := FOLDER / "pictures" / f"{name}.png").exists():
+                sys.exit(f"build.py: the gallery lacks the picture of {name}; python -m experiments.gallery {name}")
+            shutil.copy(picture, docs / "gallery")
             (docs / "gallery" / f"{name}.md").write_text(page(name))
     overview.append("## What they share")
     overview += [f"```python\n{source(name)}\n```" for name in SHARED]
