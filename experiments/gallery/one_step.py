@@ -23,4 +23,6 @@ WAYS = {
 def draw(small: bool = False) -> Figure:
     sampler, ways = fmd.load("mnist"), dict(style.few(WAYS.items(), small))
     labels, key = np.arange(2 if small else 10), jax.random.key(0)
-    return style.tiles(np.stack([sampler(labels, key, **settings) for settings in ways.values()]), list(ways))
+    return style.tiles(
+        np.stack([sampler(labels, key, weight=1.0, **settings) for settings in ways.values()]), list(ways)
+    )

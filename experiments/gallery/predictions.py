@@ -5,6 +5,7 @@ there), the mean of the noise, and the score. Each is an affine map of any other
 the velocity (arXiv 2412.06264).
 """
 
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -14,7 +15,7 @@ from fmd.math import paths, schedules
 
 def draw(small: bool = False) -> Figure:
     moons, linear, limit, t = plane.moons(), schedules.get("linear"), 1.9, 0.5
-    x = style.lattice(limit, 5 if small else 13)
+    x = jnp.asarray(style.lattice(limit, 5 if small else 13))
     v = moons.field(linear)(t, x)
     figure, axes = style.figure(4, height=2.1)
     for axis, kind in zip(axes, paths.PREDICTIONS, strict=True):
