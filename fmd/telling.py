@@ -1,4 +1,4 @@
-"""What a network is told of an example: parts of the data set, parts made of the image itself, some of them left out.
+"""The condition of an example: parts of the data set, parts made of the image itself, some of them left out.
 
     config.data.derive = {"low": {"name": "block_average", "factor": 4, "noise_std": 0.1}}     y["low"] = A x1 + 0.1 n
     config.data.told = ("low",)                                           the network is told this part alone

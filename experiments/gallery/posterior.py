@@ -1,4 +1,4 @@
-"""What may lie behind a measurement.
+"""Answers that fit one measurement.
 
 Two moons, of which only the horizontal place is measured, with noise 0.1. Grey: the moons; the first panel shows draws
 of the exact answer. Each method turns the flow into a sampler of it without training (tweedie; pigdm, arXiv 2310.04432;
@@ -30,7 +30,7 @@ def draw(small: bool = False) -> Figure:
     moons, linear, count = plane.moons(0.12), schedules.get("linear"), 8 if small else 600
     see = operators.get("mask", mask=jnp.array([1.0, 0.0]))
     draws = {"exact": exact(moons, jax.random.key(0), count)}
-    for method in ("tweedie",) if small else ("tweedie", "pigdm", "flower"):
+    for method in ("flower",) if small else ("tweedie", "pigdm", "flower"):
         draws[method] = restoration.restore(
             moons.field(linear),
             jnp.array([[PLACE, 0.0]]),

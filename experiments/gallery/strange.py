@@ -28,7 +28,7 @@ KINDS = {
 def draw(small: bool = False) -> Figure:
     sampler, draws, random = fmd.load("mnist"), 1 if small else 4, np.random.default_rng(0)
     kinds, ordinary = dict(style.few(KINDS.items(), small)), 6 if small else 60
-    labels = np.arange(ordinary + (2 if small else 10)) % sampler.num_classes
+    labels = np.arange(ordinary + (2 if small else 6)) % sampler.num_classes
     images = sampler(labels, jax.random.key(0), weight=1.0, solver="midpoint", steps=1 if small else 10)
     usual = judging.residuals(sampler, images[:ordinary], draws=draws)
     made = {name: np.ascontiguousarray(change(images[ordinary:], random)) for name, change in kinds.items()}

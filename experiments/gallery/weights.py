@@ -12,7 +12,7 @@ import fmd
 from experiments.gallery import style
 from fmd.sampling.trajectory import sweep
 
-WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
+WEIGHTS = (0.0, 1.0, 2.0, 4.0)
 
 
 def draw(small: bool = False) -> Figure:
