@@ -15,7 +15,7 @@ from PIL import Image
 from fmd import cli, devices, main
 from fmd.arguments import parse_labels
 from fmd.checkpoints import locate
-from fmd.commands import FRAMES
+from fmd.commands.sampling import FRAMES
 from fmd.data import load as load_source
 from fmd.data.sources import idx
 from fmd.evaluation import evaluate as evaluation
