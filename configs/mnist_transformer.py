@@ -2,7 +2,8 @@
 
     python -m fmd.main --config=configs/mnist_transformer.py
 
-On an accelerator not measured yet. On a CPU the `on_cpu` block is used instead.
+On an accelerator not measured yet. On a CPU the `on_cpu` block is used instead. It was run for its first 300 steps: a
+loss of .233 at their end, where the UNet of mnist_cfg_strong has .224; one core takes about one step a second.
 """
 
 from ml_collections import ConfigDict
