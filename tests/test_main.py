@@ -435,7 +435,7 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
         (
             (DIGITS, "--seed=3"),
-            "--mode=sample and --mode=eval and --mode=restore; in training give --config.seed",
+            "--mode=sample and --mode=eval and --mode=restore and --mode=verify; in training give --config.seed",
         ),
         ((DIGITS, "--tolerance=1e-3"), "in training give --config.sample.atol"),
         ((*TINY, "--workdir={run}", "--config.seed=1"), "seed: 0 -> 1"),

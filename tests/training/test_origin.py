@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_one_line(flow, tmp_path):
         ({"init_from": str(tmp_path / "nothing")}, "no checkpoint at"),
         ({"init_from": str(workdir), "model": {"name": "toy"}}, "only 18% of the parameters fit this model"),
         ({"teacher": str(workdir)}, "has no effect with method 'flow_matching'"),
-        (JUMPS, "learns from a frozen teacher: name a run or an export"),
+        (JUMPS, "learns from a frozen teacher: name a run, an export or a shipped model"),
         (JUMPS | {"teacher": str(workdir), "path": {"schedule": {"name": "cosine"}}}, "this run along .*cosine"),
         ({"init_from": str(workdir), "first": {}}, "choose one"),
     ]
