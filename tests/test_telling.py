@@ -1,4 +1,4 @@
-"""What a network is told: conditions made of the image, parts left out, rows of a split."""
+"""The condition of an example: conditions made of the image, parts left out, rows of a split."""
 
 import jax
 import jax.numpy as jnp

@@ -85,7 +85,7 @@ def refuse(sampler: Sampler) -> None:
 
 
 def choices(sampler: Sampler) -> dict[str, Any]:
-    """What page.js is told of the model."""
+    """The facts of the model that page.js needs."""
     info, settings, method = sampler.info, sampler.settings, sampler.method
     flow = {"solver": settings.solver, "steps": settings.steps} if settings.solver in SOLVERS else FLOW
     rule = getattr(method, "guidance", None) if settings.solver == JUMP else None

@@ -37,11 +37,11 @@ class Told:
     size: tuple[int, int] | None = None
 
     def meanings(self) -> str:
-        """What labels that were texts stand for, as a part of a sentence."""
+        """The texts that labels stand for, as a part of a sentence."""
         return "".join(f", {name}: {column.meaning()}" for name, column in self.values.items() if column.names)
 
     def take(self, rows: Sequence[int]) -> "Told":
-        """What is told of some files."""
+        """The parts of some of the files."""
         values = {name: replace(column, array=column.array[np.array(rows)]) for name, column in self.values.items()}
         files: dict[str, Sequence[Path]] = {name: [paths[r] for r in rows] for name, paths in self.files.items()}
         return replace(self, values=values, files=files)

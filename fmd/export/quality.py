@@ -68,7 +68,9 @@ def find_figures(checkpoint: Path, info: RunInfo) -> list[Figures]:
 
 
 def evaluations(checkpoint: Path, info: RunInfo) -> dict[str, Plain]:
-    """What `--mode=eval` wrote about these weights, by the file: eval.json, or a copy of it such as eval_flow.json.
+    """The figures of `--mode=eval` for these weights, by file.
+
+    A file is eval.json, or a copy of it such as eval_flow.json.
 
     A run may have gone on since, or another of its averages may have been evaluated: such files do not count.
     """

@@ -133,7 +133,7 @@ def kernels(params: Params) -> Params:
 
 
 def is_kernel(path: Path) -> bool:
-    """Whether the last name of a path is `kernel`."""
+    """True where the last name of a path is `kernel`."""
     return names(path)[-1] == "kernel"
 
 

@@ -56,7 +56,7 @@ class Timing:
 
 
 def operations(run: Run, steps: int, images_per_second: float | None) -> Line:
-    """What `steps` steps took in operations, and what share of the devices' peak that speed is."""
+    """Operations of `steps` steps, and the share of the devices' peak that their speed is."""
     cost = run.cost
     share = None if cost is None or images_per_second is None else cost.utilisation(images_per_second)
     line: Line = {"flops": None if cost is None else float(f"{cost.step * steps:.6g}"), "devices": run.layout.mesh.size}

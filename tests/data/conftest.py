@@ -1,4 +1,4 @@
-"""What tests of image files share: a cache folder of their own, and the lines of the log."""
+"""Shared by tests of image files: a cache folder of their own, and the lines of the log."""
 
 import pytest
 from absl import logging

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 
 def row(k, folder=""):
-    """What a table says of image number k, which is of that red."""
+    """The words of a table on image number k, which is of that red."""
     return {
         "file_name": f"{folder}{k}.png",
         "age": k / 2,

@@ -14,6 +14,7 @@ from fmd.models.contract import check_contract
 from fmd.models.registry import build_model
 from fmd.models.transformer import SIZES
 from fmd.types import Told
+from tests.helpers.derivatives import check_forward_mode
 
 TINY = {"num_classes": 3, "depth": 2, "width": 16, "heads": 2, "patch_size": 2}
 FULL = {"class_tokens": 2, "class_tokens_from": 1, "bottleneck": 3}  # every kind of layer
@@ -211,27 +212,8 @@ def test_second_time_and_weight_enter_as_in_the_unet():
 
 
 def test_derivatives_agree_with_central_differences():
-    """Of the whole network in (x, t, r), in float64."""
     model = build_model("transformer", TINY | FULL | {"dtype": "float64", "second_time": True})
-    generator = np.random.default_rng(0)
-    x, t, y = batch()
-    with jax.enable_x64(True):
-        shapes = jax.eval_shape(model.init, jax.random.key(0), x, t, y)
-        params = jax.tree.map(lambda a: jnp.asarray(generator.normal(0, 0.3, a.shape)), shapes)
-        point = [jnp.asarray(np.asarray(a), jnp.float64) for a in (x, t * 0.5, 0.6 + t * 0.3)]
-        direction = [jnp.asarray(generator.normal(size=a.shape)) for a in point]
-        y = jnp.asarray(np.asarray(y))
-
-        @jit
-        def both(point, direction):
-            field = lambda x, t, r: model.apply(params, x, t, y, train=True, r=r)  # noqa: E731
-            forward = jax.jvp(field, tuple(point), tuple(direction))[1]
-            ahead, behind = (field(*jax.tree.map(lambda a, d, h=h: a + h * d, point, direction)) for h in (1e-5, -1e-5))
-            return forward, (ahead - behind) / 2e-5
-
-        forward, difference = both(point, direction)
-    assert forward.dtype == np.float64
-    np.testing.assert_allclose(forward, difference, rtol=1e-6, atol=1e-6 * np.abs(difference).max())
+    check_forward_mode(model, *batch(), scale=0.3, jit=jit)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is trained and what is not: frozen parameters, low-rank factors, and other numbers of classes."""
+"""Parameters that are trained or not: frozen parameters, low-rank factors, and other numbers of classes."""
 
 import dataclasses
 
