@@ -43,6 +43,10 @@ class Split:
             if not np.isfinite(part).all():
                 raise ValueError(f"{name} must be finite, but row {int(np.argwhere(~np.isfinite(part))[0][0])} is not")
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name} {_describe(part)}" for name, part in self.parts.items())
+        return f"Split(images {_describe(self.images)}, {told})"
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -222,3 +222,10 @@ def test_importing_the_room_is_light():
     code = f"import sys, fmd.data; print(*(m for m in '{heavy}'.split() if m in sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def test_a_split_shows_shapes_and_not_pixels():
+    split = Split(
+        np.zeros((3, 2, 2, 1), np.uint8), {"label": np.zeros(3, np.int32), "age": np.zeros((3, 1), np.float32)}
+    )
+    assert repr(split) == "Split(images uint8 [3, 2, 2, 1], label int32 [3], age float32 [3, 1])"
