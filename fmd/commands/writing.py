@@ -12,6 +12,11 @@ from fmd.config import Settings
 from fmd.data.prepare import prepare
 from fmd.export.exporter import export
 from fmd.files import expand
+from fmd.run_info import RunInfo
+from fmd.sampling import inputs
+from fmd.sampling.overview import Overview
+
+DRAWS = 4  # of a test image, in the picture of a model that is told one
 
 
 def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
@@ -29,13 +34,22 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
     else:
         cli.need(parsed, "out", "export needs --out: the folder to make, e.g. --out=models/mnist")
         cli.use_compilation_cache()
-        refuse_data(overrides, "an export reads no data")
 
         def change(usual: Settings) -> Settings:
             return settings_of(parsed, overrides, usual)
 
+        def overview(info: RunInfo) -> Overview:
+            if not inputs.told_an_image(info):
+                refuse_data(overrides, "this model is told no image, and its export reads no data")
+                return Overview.of(info, None)
+            try:
+                return Overview.of(info, load_data(info.config, overrides, trust=parsed.trust), DRAWS)
+            except (OSError, ValueError) as error:
+                logging.warning("the picture is of a model that is told nothing, for want of its data set: %s", error)
+                return Overview.of(info, None)
+
         options = {"average": parsed.average, "compact": parsed.compact, "trust": parsed.trust}
-        folder = export(folder, expand(parsed.out), change=change, **options)
+        folder = export(folder, expand(parsed.out), change=change, overview=overview, **options)
         logging.info("exported to %s; %s says what is in it and how to use it", folder, folder / "README.md")
     if parsed.push is not None:
         logging.info("pushed to %s", hub.push(folder, parsed.push))

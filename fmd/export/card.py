@@ -10,7 +10,9 @@ from fmd.blocks import as_plain
 from fmd.export import describe, snippets
 from fmd.export.quality import Figures
 from fmd.methods.jumps import JUMP
+from fmd.models.conditions import on_grid
 from fmd.run_info import RunInfo
+from fmd.sampling.overview import Overview
 from fmd.types import Params
 
 CARD = """\
@@ -18,14 +20,14 @@ CARD = """\
 library_name: fmd
 license: other
 license_name: terms-of-the-training-data
-pipeline_tag: unconditional-image-generation
+pipeline_tag: {task}
 tags: [flow-matching, jax, {method}]
 ---
 # {kind} of {shape} images, trained on {source}
 
 {what} It was trained with fmd {fmd_version} in JAX, by the method `{method}`.
 
-![A grid of samples, a row per class](samples.png)
+![{caption}](samples.png)
 
 Drawn by this model: {per_row} images to a row, {settings}, guidance weight {weight}, seed {seed}; {evaluations}
 evaluations of the network per image.
@@ -145,8 +147,8 @@ def model_card(
     info: RunInfo,
     params: Params,
     figures: Sequence[Figures],
+    picture: Overview,
     *,
-    per_row: int,
     evaluations: float,
     published: bool = False,
 ) -> str:
@@ -156,8 +158,8 @@ def model_card(
         info: what config.json says; without `sampler` the export is a compact one.
         params: the weights.
         figures: what is known about the quality of the weights.
-        per_row: samples in a row of the picture.
-        evaluations: of the network for one of them.
+        picture: what samples.png shows.
+        evaluations: of the network for an image of it.
         published: the figures are in a file of the export, too.
     """
     config, settings = info.config, info.config.sample
@@ -168,7 +170,9 @@ def model_card(
         what=describe.draws(info),
         fmd_version=info.fmd_version,
         method=config.method.name,
-        per_row=per_row,
+        task="image-to-image" if on_grid(info.conditions) else "unconditional-image-generation",
+        caption=picture.caption,
+        per_row=picture.per_row,
         settings=describe.sampling(info),
         weight=f"{settings.weight:g}",
         seed=config.seed,

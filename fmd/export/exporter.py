@@ -24,7 +24,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Int32
 
 from fmd import methods
 from fmd.blocks import Plain, as_plain, flatten
@@ -37,16 +36,15 @@ from fmd.export.quality import evaluations, find_figures
 from fmd.files import atomic_path, expand, write_json
 from fmd.math import solvers
 from fmd.methods.jumps import JUMP
-from fmd.models import conditions
-from fmd.pictures.grids import choose_rows, draw_grid, save_png
+from fmd.pictures.grids import save_png
 from fmd.randomness import stream
 from fmd.run_info import RunInfo
+from fmd.sampling.overview import Overview
 from fmd.sampling.sampler import Sampler, load
-from fmd.types import Condition, Params
+from fmd.types import Params
 
 FORMAT = 1  # of the notes in weights.safetensors
 FLOW, FLOW_STEPS = "flow.stablehlo", 10  # the flow of a network that jumps, and its midpoint steps
-PER_CLASS = 8  # samples in a row of the picture
 
 
 def export(
@@ -57,6 +55,7 @@ def export(
     change: Callable[[Settings], Settings] | None = None,
     compact: bool = False,
     trust: bool = False,
+    overview: Callable[[RunInfo], Overview] | None = None,
 ) -> Path:
     """Exports a workdir, or one step inside it.
 
@@ -67,6 +66,8 @@ def export(
         change: from the run's settings to those that the export samples with; default: no change.
         compact: the weights once, in float16, and no portable program.
         trust: import the modules that the run names, see `fmd.sampling.sampler.load`.
+        overview: from what the run stored about itself to what its picture shows; default: a row per class, of models
+            that are told nothing but labels.
 
     Returns:
         `out`.
@@ -92,16 +93,16 @@ def export(
         for name, asked in ({} if compact else programs(settings)).items():
             (folder / name).write_bytes(portable.serialize(sampler.model, weights, info, asked))
         (folder / TENSORS).write_bytes(tensors(stored, info))
-        rows = choose_rows(info.classes, info.class_names, PER_CLASS)
-        drawn = sampler.sample(shown(info, rows.labels), stream(info.config.seed, "sample"))
+        shown = Overview.of(info, None) if overview is None else overview(info)
+        drawn = shown.draw(sampler, stream(info.config.seed, "sample"))
         if failed := int((~drawn.success).sum()):
             logging.warning("%d of %d samples failed: their pixels are not finite", failed, len(drawn.success))
-        save_png(folder / "samples.png", draw_grid(drawn.images, rows))
+        save_png(folder / "samples.png", shown.picture(drawn.images))
         figures = find_figures(checkpoint, run.info)
         if published := evaluations(checkpoint, run.info):
             write_json(folder / PUBLISHED, {"rows": published})
         cost = float(drawn.evaluations.mean())
-        text = card.model_card(info, weights, figures, per_row=PER_CLASS, evaluations=cost, published=bool(published))
+        text = card.model_card(info, weights, figures, shown, evaluations=cost, published=bool(published))
         (folder / "README.md").write_text(text, encoding="utf-8")
         if compact:
             seal(folder, info)
@@ -154,17 +155,6 @@ def program_of(info: RunInfo, settings: Settings) -> Plain:
         "jax": jax.__version__,
         "least_jax": jax.__version__,  # no older one is known to read what this one writes
     }
-
-
-def shown(info: RunInfo, labels: Int32[np.ndarray, " N"]) -> Condition:
-    """The condition of the picture: these labels, and nothing else that the model may be told."""
-    if info.conditions is None:
-        return labels
-    y = {**conditions.example(info.conditions, len(labels))}
-    untold = [name for name in y if name != "label"]
-    return conditions.drop(
-        y | {"label": labels} if "label" in y else y, info.conditions, info.num_classes, parts=untold
-    )
 
 
 def tensors(weights: Mapping[str, Params], info: RunInfo) -> bytes:
