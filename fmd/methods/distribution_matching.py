@@ -8,8 +8,7 @@ agree for all x_t the images are distributed as the teacher's. There is no pairi
 of a network, so images are as sharp as the teacher's after few steps. But the critic must be faster than the network
 (`critic_rate`), and the network must begin with images of all kinds: after some steps of `mean_flow`, say.
 
-The network's own flow U(x, t, t) is kept by a flow matching loss on the teacher's velocity at the same x_t, where
-`keep_flow` is above 0.
+The network's own flow U(x, t, t) is kept by flow matching on the data, of weight `keep_flow`, where that is above 0.
 """
 
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ LEAST_DISTANCE = 1e-3  # of an image from the teacher's guess, by which its grad
 class DistributionMatching(Jumps):
     """The method; `guidance` is the rule of the teacher, `critic_rate` the critic's learning rate over the network's.
 
-    `times` are those of x_t, of which `low` to `high` are used: near t = 0 the two networks agree, near 1 they are
+    `times` are those of x_t, brought between `low` and `high`: near t = 0 the two networks agree, near 1 they are
     asked about noise of a grey level. `clip_data` is as in `flow_matching`, for a teacher that was trained so.
     """
 
@@ -71,11 +70,10 @@ class DistributionMatching(Jumps):
         return self.flow
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
-        """Noise to make images of, noise to hide them in (in the place of the data), and a time for each."""
+        """Noise to make images of, noise `z` to hide them and the data in, and a time for each."""
         t = times.draw(self.times, rng.key("time"), rng.index, rng.batch_size)
-        t = self.low + (self.high - self.low) * t
-        x0, again = (rng.normal(name, x1.shape[1:]) for name in ("noise", "noise_again"))
-        return Drawn(x0, again, y, t, rng.uniform("label_dropout") < self.label_dropout)
+        x0, z = (rng.normal(name, x1.shape[1:]) for name in ("noise", "noise_again"))
+        return Drawn(x0, x1, y, t, rng.uniform("label_dropout") < self.label_dropout, z=z)
 
     def loss(
         self, network: Network, drawn: Drawn, teacher: Network | None = None, critic: Network | None = None
@@ -83,10 +81,12 @@ class DistributionMatching(Jumps):
         """The losses of network and critic, whose gradients do not mix, [B] float32; the value means nothing."""
         assert teacher is not None
         assert critic is not None
-        y, t, count = network.drop(drawn.y, drawn.untold), drawn.t, len(drawn.t)
+        assert drawn.z is not None
+        y, count = network.drop(drawn.y, drawn.untold), len(drawn.t)
+        t = self.low + (self.high - self.low) * drawn.t
         made = drawn.x0 + network(drawn.x0, jnp.zeros(count), y, jnp.ones(count))
         x1 = jax.lax.stop_gradient(jnp.clip(made, -1, 1) if self.clip_data else made)
-        x_t = paths.interpolate(self.schedule, drawn.x1, x1, t)
+        x_t = paths.interpolate(self.schedule, drawn.z, x1, t)
 
         rule = self.guidance.then(partial(fields.clip_data, self.schedule)) if self.clip_data else self.guidance
         taught = jax.lax.stop_gradient(fields.guided_field(teacher, teacher.drop, rule)(t, x_t, y))
@@ -97,14 +97,14 @@ class DistributionMatching(Jumps):
         axes = tuple(range(1, made.ndim))
         value = jnp.mean(direction * made, axis=axes)
 
-        error = answer - paths.velocity(self.schedule, drawn.x1, x1, t)
+        error = answer - paths.velocity(self.schedule, drawn.z, x1, t)
         if self.clip_data:
             data = paths.convert(self.schedule, x_t, t, answer, source="velocity", target="data")
             error = flow_matching.without_overshoot(error, data, x1)
         critic_loss = jnp.mean(error**2, axis=axes)
         value = value + critic_loss
         if self.keep_flow:
-            value = value + self.keep_flow * jnp.mean((network(x_t, t, y, t) - taught) ** 2, axis=axes)
+            value = value + self.keep_flow * self.flow.loss(network, drawn._replace(x0=drawn.z)).value
         return Loss(value, t, {"critic_loss": critic_loss})
 
     def _direction(self, x1: Images, x_t: Images, t: Times, taught: Images, answer: Images) -> Images:
