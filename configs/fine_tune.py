@@ -24,7 +24,7 @@ forgotten. The old classes keep their rows in the table of labels, the new one g
         --config.data.params.path=eleven.npz --config.train.num_steps=300 --config.checkpoint.every=100 \\
         --config.lora.rank=8 --config.lora.train="('label/table/embedding',)"
 
-On a CPU the first form is measured, in experiments/reference/conditions.md; the others and an accelerator are not.
+What all three reach on a CPU is in experiments/reference/conditions.md; an accelerator is not measured.
 """
 
 import runpy
