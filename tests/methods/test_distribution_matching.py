@@ -41,7 +41,9 @@ def maker(mean, std=STD):
 
 
 def drawn(seed=0, count=3):
-    first, second, data = (jax.random.normal(key, (count, 2, 2, 1)) for key in jax.random.split(jax.random.key(seed), 3))
+    first, second, data = (
+        jax.random.normal(key, (count, 2, 2, 1)) for key in jax.random.split(jax.random.key(seed), 3)
+    )
     t, y = jnp.resize(TIMES, count), jnp.zeros(count, jnp.int32)
     return Drawn(first, MEAN + STD * data, y, t, jnp.zeros(count, bool), z=second)
 
@@ -63,7 +65,9 @@ def test_images_are_moved_from_where_the_critic_finds_them_to_where_the_teacher_
 
 def test_nothing_moves_where_critic_and_teacher_agree():
     gradient = jax.grad(
-        lambda shift: DistributionMatching(**EXACT).loss(maker(MEAN + shift), drawn(), flow(MEAN), flow(MEAN)).value.sum()
+        lambda shift: (
+            DistributionMatching(**EXACT).loss(maker(MEAN + shift), drawn(), flow(MEAN), flow(MEAN)).value.sum()
+        )
     )
     np.testing.assert_allclose(gradient(0.0), 0.0, atol=1e-5)
 
@@ -77,7 +81,10 @@ def test_a_perfect_critic_has_the_loss_of_the_closed_form():
         assert float(loss[row::3].mean()) == pytest.approx(float(expected), rel=0.02)
     shifted = jax.grad(
         lambda shift: (
-            DistributionMatching(**EXACT).loss(maker(OFF + shift), drawn(), flow(MEAN), flow(OFF)).figures["critic_loss"].sum()
+            DistributionMatching(**EXACT)
+            .loss(maker(OFF + shift), drawn(), flow(MEAN), flow(OFF))
+            .figures["critic_loss"]
+            .sum()
         )
     )
     np.testing.assert_array_equal(shifted(0.0), 0.0)
