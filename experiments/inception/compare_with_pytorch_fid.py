@@ -8,8 +8,8 @@ PyTorch is no dependency of fmd; install it beside fmd and run:
 
 (A CPU wheel of PyTorch is enough; the default one for Linux brings CUDA.) Without --weights both sides get random
 weights and random batch-norm statistics from `hashed_weights.py`: every layer, the pools and the resizing matter as
-much as with the published ones. The state dict is saved in both forms of torch.save; both must come out of
-`read_state_dict` bit by bit as they went in.
+much as with the published ones. The state dict is saved as the published one is, in the form of PyTorch before 1.6, and
+must come out of `read_state_dict` bit by bit as it went in.
 
 A difference is the largest one divided by the largest value. The features of a random network differ little between
 images, so each row also shows how much: "spread" is the largest difference between the features of two images in the
@@ -67,16 +67,14 @@ def networks(weights):
     return network, full, plain.eval(), full.state_dict()
 
 
-def saved_and_read(state, folder):
-    """The path of the state dict in each form; raises where what is read differs from what was saved."""
-    paths = {form: folder / f"{form}.pth" for form in ("zip", "legacy")}
-    for form, path in paths.items():
-        torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
-        read = read_state_dict(path)
-        assert list(read) == list(state), f"{form}: other names"
-        for name, value in state.items():
-            np.testing.assert_array_equal(read[name], value.numpy(), err_msg=f"{form}: {name}", strict=True)
-    return paths
+def saved_and_read(state, path):
+    """`path` with the state dict; raises where what is read differs from what was saved."""
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    read = read_state_dict(path)
+    assert list(read) == list(state), "other names"
+    for name, value in state.items():
+        np.testing.assert_array_equal(read[name], value.numpy(), err_msg=name, strict=True)
+    return path
 
 
 def theirs(network, full, plain, images):
@@ -101,10 +99,7 @@ def difference(ours, theirs):
 def compare(weights):
     network, full, plain, state = networks(weights)
     with tempfile.TemporaryDirectory() as folder:
-        paths = saved_and_read(state, pathlib.Path(folder))
-        variables = inception_weights.load_variables(paths["zip"])
-        same = jax.tree.map(np.array_equal, variables, inception_weights.load_variables(paths["legacy"]))
-        assert all(jax.tree.leaves(same)), "the two forms give other variables"
+        variables = inception_weights.load_variables(saved_and_read(state, pathlib.Path(folder) / "a.pth"))
     apply = jax.jit(inception.InceptionV3().apply)  # apart from the resizing: compiled once for all sizes
     rows = {}
     for shape in SHAPES:
