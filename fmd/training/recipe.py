@@ -13,7 +13,7 @@ from fmd.models import conditions
 from fmd.models.contract import Model, check_contract
 from fmd.models.registry import build_model
 from fmd.run_info import RunInfo
-from fmd.sharding import gather_params
+from fmd.sharding import gather_params, stacks_of
 from fmd.telling import Telling, telling
 from fmd.training import averages, optimizers
 from fmd.training.augment import Augment
@@ -87,7 +87,9 @@ def make_recipe(
         log_every=config.log.every,
         num_classes=model.num_classes,
         conditions=told,
-        tuning=tuning_of(config, lambda: init_params(model, jax.random.key(0), image_shape, told), critic),
+        tuning=tuning_of(
+            config, lambda: init_params(model, jax.random.key(0), image_shape, told), critic, stacks_of(model)
+        ),
         frozen=None if teacher is None else teacher.network,
         augment=Augment(config.data.flip, config.data.shift),
         tell=tells.in_training,

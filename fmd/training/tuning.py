@@ -8,9 +8,10 @@ Low-rank factors (LoRA, arXiv 2106.09685): in the place of a kernel W [..., in, 
 
     W + alpha / rank * A B,    A [..., in, rank] normal of variance 1 / (product of its other axes), B [rank, out] = 0,
 
-so that a run begins as the network it begins with, bit for bit. The product is added to W inside the step. Averages are
-of this sum, since the product of averaged factors would be another network, so what is stored, sampled and exported are
-ordinary weights.
+so that a run begins as the network it begins with, bit for bit. In a stack of blocks [blocks, ..., in, out]
+(`fmd.models.stacks`) each block has factors of its own, A [blocks, ..., in, rank] and B [blocks, rank, out]. The
+product is added to W inside the step. Averages are of this sum, since the product of averaged factors would be another
+network, so what is stored, sampled and exported are ordinary weights.
 """
 
 import difflib
@@ -18,6 +19,7 @@ import fnmatch
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +34,13 @@ from fmd.types import Params
 
 @dataclass(frozen=True)
 class LowRank:
-    """Factors beside the kernels called `targets`."""
+    """Factors beside the kernels called `targets`; of those below `stacked` the first axis counts blocks."""
 
     targets: frozenset[str]
     rank: int
     scale: float
     seed: int
+    stacked: tuple[str, ...] = ()
 
     def begin(self, network: Params) -> dict[str, Params]:
         """The parameters of a run: the network as "base", and "a" and "b", trees of its form with None elsewhere.
@@ -46,16 +49,17 @@ class LowRank:
         """
         known, (leaves, structure) = names(network), jax.tree.flatten(network)
         shapes = {name: leaf.shape for name, leaf in zip(known, leaves, strict=True) if name in self.targets}
-        inputs = {name: math.prod(shape[:-1]) for name, shape in shapes.items()}
+        blocks = {name: shape[: name.split("/")[0] in self.stacked] for name, shape in shapes.items()}  # (): no stack
+        inputs = {name: math.prod(shape[len(blocks[name]) : -1]) for name, shape in shapes.items()}
         ranks = {name: min(self.rank, inputs[name], shape[-1]) for name, shape in shapes.items()}
         # One draw for all: to compile one for each takes longer than to compile the network's own.
-        ends = np.cumsum([inputs[name] * ranks[name] for name in shapes])
+        ends = np.cumsum([math.prod(shape[:-1]) * ranks[name] for name, shape in shapes.items()])
         draws = jnp.split(jax.random.normal(stream(self.seed, "lora"), (int(ends[-1]),)), ends[:-1])
         a = {
             name: draw.reshape(*shapes[name][:-1], ranks[name]) / math.sqrt(inputs[name])
             for name, draw in zip(shapes, draws, strict=True)
         }
-        b = {name: jnp.zeros((ranks[name], shape[-1])) for name, shape in shapes.items()}
+        b = {name: jnp.zeros((*blocks[name], ranks[name], shape[-1])) for name, shape in shapes.items()}
 
         def tree(factors: dict[str, Array]) -> Params:
             return jax.tree.unflatten(structure, [factors.get(name) for name in known])
@@ -68,7 +72,8 @@ class LowRank:
         def add(kernel: Array, a: Array | None, b: Array | None) -> Array:
             if a is None or b is None:
                 return kernel
-            return kernel + self.scale * jnp.tensordot(a, b, 1, precision=jax.lax.Precision.HIGHEST)
+            product = partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
+            return kernel + self.scale * (product if b.ndim == 2 else jax.vmap(product))(a, b)
 
         merged: Params = jax.tree.map(add, params["base"], params["a"], params["b"])
         return merged
@@ -112,8 +117,12 @@ class Tuning:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained["network"] if self.critic else trained))
 
 
-def tuning_of(config: Config, init: Callable[[], Params], critic: bool = False) -> Tuning:
+def tuning_of(
+    config: Config, init: Callable[[], Params], critic: bool = False, stacked: tuple[str, ...] = ()
+) -> Tuning:
     """The tuning of a config for the network whose parameters `init` makes; these are traced where names matter.
+
+    `stacked` are the names of its stacks of blocks.
 
     Raises ValueError for a pattern that matches nothing, where nothing is left to train, and for factors beside a
     network that is not trained yet.
@@ -138,7 +147,7 @@ def tuning_of(config: Config, init: Callable[[], Params], critic: bool = False) 
     targets = matching(lora.targets, kernels, "lora.targets", "kernel") - whole
     if not targets:
         raise ValueError(f"config.lora.train = {lora.train!r} trains all of config.lora.targets whole; name less")
-    low_rank = LowRank(frozenset(targets), lora.rank, lora.alpha / lora.rank, config.seed)
+    low_rank = LowRank(frozenset(targets), lora.rank, lora.alpha / lora.rank, config.seed, stacked)
     return Tuning(frozenset(set(known) - whole), low_rank, critic)
 
 

@@ -125,6 +125,36 @@ def test_a_kernel_of_low_rank_has_factors_of_its_rank():
     assert params["b"]["kernel"].shape == (5, 5)
 
 
+def test_each_block_of_a_stack_has_factors_of_its_own():
+    rng = np.random.default_rng(0)
+    dense, conv = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4, 5), (3, 3, 3, 4, 5)))
+    network = {"blocks": {"dense": {"kernel": dense}, "conv": {"kernel": conv}}, "out": {"kernel": dense[0]}}
+    network = jax.tree.map(jnp.asarray, network)
+    tuning = tuning_of(toys.config(**{**LORA, "lora": {"rank": 2, "alpha": 3.0}}), lambda: network, stacked=("blocks",))
+    params = tuning.begin(network)
+    assert bits(tuning.network(params)) == bits(network)
+    parts = {name: params[name]["blocks"] for name in "ab"}
+    assert {key: leaf.shape for key, leaf in by_name(parts).items()} == {
+        "a/conv/kernel": (3, 3, 3, 4, 2),
+        "a/dense/kernel": (3, 4, 2),
+        "b/conv/kernel": (3, 2, 5),
+        "b/dense/kernel": (3, 2, 5),
+    }
+    assert params["a"]["blocks"]["conv"]["kernel"].std() == pytest.approx((3 * 3 * 4) ** -0.5, rel=0.2)
+    params["b"] = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params["b"])
+    merged = tuning.network(params)
+    for kind, whole in (("dense", dense), ("conv", conv)):
+        for block in range(3):
+            a, b = (params[name]["blocks"][kind]["kernel"][block] for name in "ab")
+            expected = whole[block] + 1.5 * a @ b
+            np.testing.assert_allclose(merged["blocks"][kind]["kernel"][block], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_stacks_of_a_model_are_known(monkeypatch):
+    monkeypatch.setattr(type(TOY), "stacked", ("Conv_0",), raising=False)
+    assert recipe_of(toys.config(**LORA)).tuning.low_rank.stacked == ("Conv_0",)
+
+
 @pytest.mark.parametrize(("layout", "overrides"), [
     (("pmap", 2, 1), {}),
     (("mesh", 4, 2), {"train": {"grad_accumulation": 2}}),
