@@ -1,13 +1,17 @@
 """Streaming gives the batches of the in-memory path, resumes exactly, and shares a batch among hosts."""
 
+import itertools
 import json
+import multiprocessing
 import threading
+from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 import pytest
 
 from fmd.data import ImageDataset, ImageStream, Split, StreamedSplit, batch_indices
 from fmd.data.reading import Unreadable
+from fmd.data.workers import AHEAD, Shared
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 4, 3, 1), dtype=np.uint8)
 LABELS = (np.arange(23) % 5).astype(np.int32)
@@ -186,9 +190,27 @@ def test_processes_read_what_threads_read():
             np.testing.assert_array_equal(one, other)
         ours.close()
     assert theirs.step == 3
+    assert len(multiprocessing.active_children()) == 2
     with pytest.raises(ValueError, match=r"uint8 images \[H, W, C\], got float64"):
         next(theirs)
+    reader = theirs._batches
+    ahead = [future.result() for future in reader._waiting]
+    blocks = [batch.block for batch in ahead if isinstance(batch, Shared)]
+    assert len(blocks) > 1
     theirs.close()
+    assert multiprocessing.active_children() == []
+    for block in (*blocks, reader._given.name):
+        with pytest.raises(FileNotFoundError):
+            SharedMemory(block)
+
+
+def test_a_process_that_is_ended_is_one_line():
+    stream = StreamedSplit(PAIRS, (4, 3, 1)).stream(batch_size=6, seed=9, workers=1)
+    next(stream)
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(RuntimeError, match=r"^a worker process was ended, .* fewer with config\.data\.workers; .*$"):
+        list(itertools.islice(stream, AHEAD + 1))
+    stream.close()
 
 
 def test_too_little_shared_memory_is_one_line():
