@@ -1,4 +1,4 @@
-"""Decoded arrays kept on disk for the next start."""
+"""Arrays kept on disk, so that they are made once."""
 
 import json
 import re
@@ -18,34 +18,42 @@ Arrays = dict[str, np.ndarray]
 def kept_arrays(
     name: str, identity: object, build: Callable[[], Arrays], fresh: Callable[[Arrays], bool] | None = None
 ) -> Arrays:
-    """The arrays that `build` returns, kept in the cache folder.
-
-    They lie in `decoded/NAME-HASH.npz`. A damaged file is built again. Where the folder cannot be written the arrays
-    are returned all the same, with a warning.
+    """The arrays that `build` returns, kept in the cache folder as `decoded/NAME-HASH.npz`.
 
     Args:
         name: for people who look into the folder.
         identity: a JSON value that must change whenever the result of `build` would; HASH is its digest.
-        build: makes the arrays.
-        fresh: says whether kept arrays still hold; where they do not, they are built again.
+        build, fresh: as in `kept`.
     """
     code = digest(json.dumps(identity).encode())[:24]
-    path = data_cache() / "decoded" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:80]}-{code}.npz"
+    return kept(data_cache() / "decoded" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:80]}-{code}.npz", build, fresh)
+
+
+def kept(path: Path, build: Callable[[], Arrays], fresh: Callable[[Arrays], bool] | None = None) -> Arrays:
+    """The arrays in the file `path`, or those that `build` returns, kept there.
+
+    A damaged file is made again. Where it cannot be written the arrays are returned all the same, with a warning.
+
+    Args:
+        path: an .npz.
+        build: makes the arrays.
+        fresh: says whether kept arrays still hold; where they do not, they are made again.
+    """
     if path.is_file():
         try:
             # The archive's check sums are compared on reading; no pickle is ever admitted.
             with np.load(path, allow_pickle=False) as file:
-                kept = {key: file[key] for key in file.files}
-            if fresh is None or fresh(kept):
-                return kept
+                arrays = {key: file[key] for key in file.files}
+            if fresh is None or fresh(arrays):
+                return arrays
         except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-            logging.warning("decoding again: the kept copy %s is damaged (%s)", path, error)
+            logging.warning("making it again: the kept copy %s is damaged (%s)", path, error)
     arrays = build()
     try:
         with atomic_path(path, overwrite=True) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
     except OSError as error:
-        logging.warning("the decoded arrays are not kept: %s cannot be written (%s)", path, error)
+        logging.warning("the arrays are not kept: %s cannot be written (%s)", path, error)
     return arrays
 
 

@@ -6,8 +6,8 @@ same noise, and a smaller pool is the beginning of a larger one.
 
 import json
 import time
-import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +19,12 @@ from tqdm.auto import tqdm
 from fmd.blocks import as_plain
 from fmd.config import Settings
 from fmd.data import Split
-from fmd.files import atomic_path, digest
+from fmd.data.cache import Arrays, kept
+from fmd.files import digest
 from fmd.randomness import stream
 from fmd.sampling.sampler import Sampler
 from fmd.telling import rows_like, tell_rows
+from fmd.types import Condition, TypedKey
 
 CHUNK = 500
 
@@ -64,24 +66,24 @@ def draw(
         chunk: samples that are kept together.
     """
     rows = rows_like(split, labels)
-    kept, base = folder / _name(sampler, settings, seed, chunk), stream(seed, "eval")
+    place, base = folder / _name(sampler, settings, seed, chunk), stream(seed, "eval")
     chunks = []
     with tqdm(total=len(labels), unit="image", desc="sampling", disable=quiet) as bar:
         for number, first in enumerate(range(0, len(labels), chunk)):
             here = slice(first, first + chunk)
             part = tell_rows(sampler.info, split, rows[here], labels[here])
-            path = kept / f"{number:06d}-{digest(_bytes(part))[:16]}.npz"
-            columns = _read(path)
-            if columns is None:
-                started = time.perf_counter()
-                drawn = sampler.sample(part, jax.random.fold_in(base, number), settings, batch_size=chunk)
-                columns = {**drawn._asdict(), "seconds": np.array(time.perf_counter() - started)}
-                with atomic_path(path, overwrite=True) as temporary:
-                    np.savez(temporary, **columns)  # type: ignore[arg-type]  # none of them is called allow_pickle
-            chunks.append(columns)
-            bar.update(len(columns["images"]))
+            path = place / f"{number:06d}-{digest(_bytes(part))[:16]}.npz"
+            key = jax.random.fold_in(base, number)
+            chunks.append(kept(path, partial(_draw_chunk, sampler, part, key, settings, chunk)))
+            bar.update(len(chunks[-1]["images"]))
     joined = {key: np.concatenate([c[key] for c in chunks]) for key in ("images", "evaluations", "success")}
     return Pool(labels=labels, seconds=float(sum(c["seconds"] for c in chunks)), **joined)
+
+
+def _draw_chunk(sampler: Sampler, y: Condition, key: TypedKey, settings: Settings, size: int) -> Arrays:
+    started = time.perf_counter()
+    drawn = sampler.sample(y, key, settings, batch_size=size)
+    return {**drawn._asdict(), "seconds": np.array(time.perf_counter() - started)}
 
 
 def _name(sampler: Sampler, settings: Settings, seed: int, chunk: int) -> str:
@@ -93,12 +95,3 @@ def _name(sampler: Sampler, settings: Settings, seed: int, chunk: int) -> str:
 
 def _bytes(tree: object) -> Iterator[bytes]:
     return (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
-
-
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """A chunk kept before; None where there is none, or a damaged one, which is then drawn again."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
