@@ -16,7 +16,7 @@ from fmd.data.cache import Arrays, kept_arrays
 from fmd.data.layout import Finder, Found, Listing
 from fmd.files import digest
 
-FORMAT = 1  # of the kept arrays; raise it when `fmd.data.layout` changes
+FORMAT = 2  # of the kept arrays; raise it when `fmd.data.layout` changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +73,13 @@ def index(folder: Path) -> FileIndex:
             "starts": flat.starts,
             "labels": flat.labels,
             "train": np.array(flat.train),
-            "classes": _bytes(map(os.fsencode, flat.classes)),
-            "folders": _bytes(map(os.fsencode, folders)),
+            "classes": np.array([os.fsencode(name) for name in flat.classes], np.bytes_),
+            "folders": np.array([os.fsencode(name) for name in folders]),
             "changed": np.array(list(folders.values())),
         }
 
     kept = kept_arrays(folder.name or "root", ["index", FORMAT, str(folder.absolute())], build, _unchanged)
-    classes = tuple(map(os.fsdecode, kept["classes"].tobytes().split(b"\0")[:-1]))
+    classes = tuple(map(os.fsdecode, kept["classes"].tolist()))
     return FileIndex(folder, kept["names"], kept["starts"], kept["labels"], int(kept["train"]), classes)
 
 
@@ -92,14 +92,8 @@ def of(folder: Path, found: Found) -> FileIndex:
     return FileIndex(folder, np.frombuffer(b"".join(names), np.uint8), starts, labels, len(found.train), found.classes)
 
 
-def _bytes(names: "map[bytes]") -> np.ndarray:
-    """Names, each ended by a zero byte, which no name has."""
-    return np.frombuffer(b"".join(name + b"\0" for name in names), np.uint8)
-
-
 def _unchanged(kept: Arrays) -> bool:
-    folders = kept["folders"].tobytes().split(b"\0")[:-1]
     try:
-        return bool(kept["changed"].tolist() == [os.stat(folder).st_mtime_ns for folder in folders])
+        return bool(kept["changed"].tolist() == [os.stat(folder).st_mtime_ns for folder in kept["folders"].tolist()])
     except OSError:
         return False

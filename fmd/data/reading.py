@@ -3,8 +3,9 @@
 `Read` is a pure function from a step to a batch, so any thread or process can call it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -81,11 +82,14 @@ class Read:
         wanted = example_indices(self.seed, first, self.local, len(self.source)).tolist()
         found = zip(wanted, read(self.source, wanted), strict=True)
         examples = (decoded(self.source, self.decode, *one) for one in found)
-        return _as_batch(examples, self.local, self.size, self.limits)
+        return as_batch(examples, self.local, self.size, self.limits)
 
 
-def _as_batch(
-    examples: Iterator[tuple[np.ndarray, Any]], count: int, size: tuple[int, int] | None, limits: Mapping[str, int]
+def as_batch(
+    examples: Iterable[tuple[np.ndarray, Any]],
+    count: int,
+    size: tuple[int, int] | None = None,
+    limits: Mapping[str, int] = MappingProxyType({}),
 ) -> Batch:
     """`count` examples as a batch; each goes to its place at once, so that its memory serves the next one."""
     pixels, conditions = np.empty(0, np.uint8), []

@@ -23,19 +23,6 @@ from fmd.files import printable
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Some rows of an index as a source of examples: each is its row."""
-
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> int:
-        return int(self.rows[number])
-
-
-@dataclass(frozen=True, eq=False)
 class FileDecoder:
     """A function from a row of an index to (image, y). Raises `Unreadable`, which names the file."""
 
@@ -43,7 +30,8 @@ class FileDecoder:
     reading: dict[str | None, FileReader]
     told: Told
 
-    def __call__(self, row: int) -> tuple[np.ndarray, int | dict[str, Any]]:
+    def __call__(self, number: np.int64) -> tuple[np.ndarray, int | dict[str, Any]]:
+        row = int(number)
         image = self._read(None, self.index.path(row))
         label = self.index.labels[row]
         if not self.told.wanted:
@@ -87,7 +75,7 @@ def stream_files(
     return ImageDataset(
         printable(index.folder.name or index.folder.resolve().name),
         StreamedSplit(
-            Rows(train),
+            train,
             shape,
             decode=FileDecoder(index, decoded.reading, told),
             counts=np.bincount(index.labels[train], minlength=max(len(index.classes), 1)),
@@ -97,9 +85,7 @@ def stream_files(
         len(index.classes),
         f"streamed from the image files in {printable(index.folder)}{told.meanings()}",
         names,
-        specs(told.wanted, [decoded.split.parts | values, decoded.split.parts], len(index.classes))
-        if told.wanted
-        else None,
+        specs(told.wanted, [decoded.split.parts | values, decoded.split.parts], len(index.classes)),
     )
 
 

@@ -122,6 +122,6 @@ def test_missing_folders_and_files_are_named(tmp_path, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="cannot be read"):
         load("idx", path=path)

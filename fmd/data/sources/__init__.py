@@ -5,16 +5,11 @@ A source is a function of keyword arguments that returns an `ImageDataset`.
 The module of a source is imported when somebody asks for it.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from absl import logging
 
 from fmd.data import inspection
 from fmd.data.dataset import ImageDataset
 from fmd.registry import Registry
-
-Source = TypeVar("Source", bound=Callable[..., ImageDataset])
 
 SOURCES: Registry[ImageDataset] = Registry(
     "data source",
@@ -30,19 +25,7 @@ SOURCES: Registry[ImageDataset] = Registry(
         "tfds": "fmd.data.sources.tfds",
     },
 )
-
-
-def register_source(name: str) -> Callable[[Source], Source]:
-    """A decorator that makes a function available as `load(name, ...)`.
-
-    Raises ValueError where the name is taken.
-    """
-    return SOURCES.register(name)
-
-
-def source_names() -> list[str]:
-    """The names of all sources, sorted."""
-    return SOURCES.names()
+register_source, source_names = SOURCES.register, SOURCES.names
 
 
 def load(source: str, **params: object) -> ImageDataset:

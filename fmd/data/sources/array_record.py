@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fmd.data.arrays import as_part
 from fmd.data.dataset import ImageDataset
+from fmd.data.reading import as_batch
 from fmd.data.records import AGAIN, INDEX, UNFINISHED, Index, Records, read_index
 from fmd.data.sources import register_source
 from fmd.data.split import Split
@@ -50,7 +50,7 @@ def load_array_record(path: str, test_images: int = 10_000) -> ImageDataset:
             counts=np.sum([shard.counts for shard in shards], axis=0),
             identity=digest(shard.digest.encode() for shard in shards),
         ),
-        _in_memory(index, [test[k * len(test) // count] for k in range(count)]),
+        Split(*as_batch((index.form.decode(test[k * len(test) // count]) for k in range(count)), count)),
         about["num_classes"],
         f"{about['provenance']}, prepared in {printable(folder)}",
         None if about["class_names"] is None else tuple(about["class_names"]),
@@ -73,11 +73,3 @@ def _index(folder: Path) -> Index:
         if (size := file.stat().st_size) != shard.bytes:
             raise ValueError(f"{printable(file)} has {size} bytes in place of {shard.bytes}: {AGAIN}")
     return index
-
-
-def _in_memory(index: Index, records: list[bytes]) -> Split:
-    images, conditions = zip(*map(index.form.decode, records), strict=True)
-    if index.form.parts is None:
-        return Split(np.stack(images), np.array(conditions, np.int32))
-    parts = {name: as_part(np.stack([y[name] for y in conditions])) for name in index.form.parts}
-    return Split(np.stack(images), parts)

@@ -7,7 +7,6 @@ byte for the number of dimensions, each dimension as a big-endian uint32, and th
 import gzip
 import io
 import math
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from fmd.data.arrays import as_images, as_labels, full_range
 from fmd.data.dataset import ImageDataset
+from fmd.data.file_names import visible_names
 from fmd.data.sources import register_source
 from fmd.data.split import Split
 from fmd.files import expand, printable, refuse_larger
@@ -90,9 +90,7 @@ def make_split(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
 def find_files(folder: Path) -> list[Path]:
     """Train images, train labels, test images, test labels in a folder.
 
-    Each may be gzipped.
-
-    Hidden files do not count.
+    Each may be gzipped. Hidden files do not count.
 
     Raises:
         FileNotFoundError: for a missing folder or file.
@@ -101,10 +99,7 @@ def find_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {printable(folder)}")
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except PermissionError:
-        raise PermissionError(f"folder {printable(folder)} cannot be read: check its permissions") from None
+    names = visible_names(folder)
     train = [name for name in names if "train" in name]
     test = [name for name in names if "t10k" in name or "test" in name]
     wanted = zip((train, train, test, test), ("images", "labels", "images", "labels"), FILE_NAMES, strict=True)

