@@ -16,7 +16,7 @@ from fmd.data import ImageDataset
 from fmd.evaluation.features import Extractor, register_features
 from fmd.evaluation.features.inception import EPSILON, inception_features, kernel_shapes
 from fmd.evaluation.features.torch_file import read_state_dict
-from fmd.files import data_cache, digest, download
+from fmd.files import atomic_path, data_cache, digest, download
 from fmd.types import Params
 
 CHECKSUM = "6726825d"  # the file's sha256 begins so
@@ -102,14 +102,12 @@ def find_weights(checksum: str = CHECKSUM) -> Path:
             )
         return path
     logging.info("fetching the Inception weights from %s", URL)
-    unchecked = path.with_name(f"unchecked-{FILE_NAME}")
     try:
-        download(URL, unchecked, limit=MOST_BYTES)
-        if not (found := digest(unchecked, "sha256")).startswith(checksum):
-            raise ValueError(f"what came has a sha256 that begins with {found[:8]}")
-        unchecked.replace(path)
+        with atomic_path(path) as unchecked:
+            download(URL, unchecked, limit=MOST_BYTES)
+            if not (found := digest(unchecked, "sha256")).startswith(checksum):
+                raise ValueError(f"what came has a sha256 that begins with {found[:8]}")
     except (OSError, ValueError) as error:
-        unchecked.unlink(missing_ok=True)
         raise RuntimeError(
             f"the Inception weights could not be fetched ({error}); put the file into {path.parent}: "
             f"it is published at {URL}, its sha256 begins with {checksum}"
