@@ -50,13 +50,13 @@ def state_shardings(layout: Layout, abstract_state: PyTree, stacked: Sequence[st
     return jax.tree_util.tree_map_with_path(place, abstract_state)
 
 
-def gather_params(layout: Layout, model: Model) -> Callable[..., Array]:
-    """`model.apply` that gathers split parameters before it uses them.
+def gather_params(layout: Layout | None, model: Model) -> Callable[..., Array]:
+    """`model.apply` that gathers split parameters before it uses them; without a layout, itself.
 
     Without it XLA may follow the parameters and split the matrix products, too, which costs a collective in each layer.
     """
     apply: Callable[..., Array] = model.apply
-    if layout.mesh.shape["fsdp"] == 1:
+    if layout is None or layout.mesh.shape["fsdp"] == 1:
         return apply
 
     def gathered(variables: Params, *args: Any, **kwargs: Any) -> Array:

@@ -13,10 +13,13 @@ from jax import P
 from experiments import scale_plan
 from fmd import devices, sharding
 from fmd.checkpoints.store import Store
+from fmd.evaluation.validation import make_validation
 from fmd.models.contract import check_contract
 from fmd.models.registry import register_model
 from fmd.models.stacks import scanned
+from fmd.sampling.sampler import Sampler
 from fmd.training import optimizers
+from fmd.training import recipe as recipes
 from tests.helpers import toys
 
 WIDTH = 128  # a kernel of 128 x 128 is the smallest that is split
@@ -210,6 +213,26 @@ def test_one_device_to_eight_and_back_ends_where_one_alone_does(alone, programs,
         store.save(step + 1, ema=state.ema, train=state.replace(ema={}))
         store.close()
     assert_same(alone.run(3)[0], state)
+
+
+def test_validation_and_samples_gather_each_block_where_it_is_used(monkeypatch):
+    gathered, found, gather = [], [], sharding._gather_block
+    monkeypatch.setattr(sharding, "_gather_block", lambda *given: gathered.append(given[1]) or gather(*given))
+    for layout in (("jit", 1), ("mesh", 8, 8)):
+        made = lab(*layout, depth=2)
+        info, params = recipes.make_info(made.config, made.data), made.start().params
+        validate = make_validation(made.model, info, made.data.test, made.layout, examples=8, batch_size=8)
+        sampler = Sampler.from_info(info, model=made.model, layout=made.layout)
+        noise = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
+        images = sampler(np.arange(8) % 4, noise=noise, params=params, batch_size=8, steps=2)
+        of_samples = len(gathered)
+        found.append((images.astype(int), validate(params)["validation_loss"]))
+        whole = layout[0] == "jit"
+        assert (of_samples == 0, len(gathered) == of_samples) == (whole, whole)
+    assert all(leaf.ndim < 3 for leaf in jax.tree.leaves(gathered))  # blocks, not their stack
+    (images, loss), (same_images, same_loss) = found
+    assert same_loss == pytest.approx(loss, rel=1e-5)
+    assert abs(same_images - images).max() <= 1
 
 
 def test_a_forward_derivative_passes_through_gathered_blocks():

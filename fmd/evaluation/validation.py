@@ -22,6 +22,7 @@ from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork
 from fmd.randomness import ExampleRng, named, stream
 from fmd.run_info import RunInfo
+from fmd.sharding import gather_params
 from fmd.telling import measuring_rng, telling_of
 from fmd.types import Condition, Index, Params, Pixels, Times, TypedKey
 
@@ -56,12 +57,12 @@ def make_validation(
     def key_of(name: str) -> TypedKey:
         return base if name == "noise" else named(base, name)
 
-    tells = telling_of(info, split.y)
+    tells, apply = telling_of(info, split.y), gather_params(layout, model)
 
     def losses(
         params: Params, pixels: Pixels, y: Condition, row: Index, index: Index, t: Times
     ) -> dict[str, Float[Array, " B"]]:
-        network = ModelNetwork(model.apply, params, info.num_classes, info.conditions)
+        network = ModelNetwork(apply, params, info.num_classes, info.conditions)
         rng = ExampleRng(key_of, index, count)
         x1 = to_unit(pixels)
         drawn = method.draw(rng, x1, tells(measuring_rng(info, row), x1, y))

@@ -31,6 +31,7 @@ from fmd.randomness import example_normal, request_rng
 from fmd.registry import import_modules
 from fmd.run_info import RunInfo
 from fmd.sampling import checks, editing, judging, restoring
+from fmd.sharding import gather_params
 from fmd.types import Condition, Images, Params, Rng, TypedKey
 
 
@@ -159,7 +160,13 @@ class Sampler:
         if name not in self.programs:
             weaker = self._weaker(settings)
             draw = make_program(
-                self.model, self.method, self.info, settings, traced_weight=not fixed, weak=weaker and weaker[0]
+                self.model,
+                self.method,
+                self.info,
+                settings,
+                traced_weight=not fixed,
+                weak=weaker and weaker[0],
+                layout=self.layout,
             )
 
             def run(
@@ -244,16 +251,18 @@ def make_program(
     *,
     traced_weight: bool,
     weak: Model | None = None,
+    layout: Layout | None = None,
 ) -> Callable[..., Samples]:
     """The function to trace: draw(params, noise [B, H, W, C], y, weight [], weak_params=None, rng=None) -> Samples.
 
     With `traced_weight` the input `weight` is used, else that of the settings: exactly 1 and 0 save half of the work.
+    Parameters in parts are gathered over `layout`.
     """
 
     def network(model: Model, params: Params) -> ModelNetwork:
         if settings.solver in solvers.ADAPTIVE:  # the rounding of bfloat16 would be taken for the solver's error
             model = in_float32(model)
-        return ModelNetwork(model.apply, params, info.num_classes, info.conditions)
+        return ModelNetwork(gather_params(layout, model), params, info.num_classes, info.conditions)
 
     def draw(
         params: Params,

@@ -77,7 +77,7 @@ def make_recipe(
             f"say --config.data.flip=False --config.data.shift=0"
         )
     return Recipe(
-        apply=model.apply if layout is None else gather_params(layout, model),
+        apply=gather_params(layout, model),
         method=method,
         optimizer=optimizers.with_critic(optimizer, getattr(method, "critic_rate", 1.0)) if critic else optimizer,
         learning_rate=learning_rate,

@@ -57,12 +57,18 @@ class Run:
         return self.last_report
 
     @property
-    def weights(self) -> Params:
-        """The averaged parameters that samples and figures are made with, whole on every device.
+    def averaged(self) -> Params:
+        """The averaged parameters that samples and figures are made with, in parts as `state` has them.
 
-        They may share the memory of `state`, which the next step reuses: copy what you keep.
+        They share its memory, which the next step reuses: copy what you keep.
         """
-        weights: Params = jax.device_put(self.state.ema[self.info.averages[0]], self.layout.replicated)
+        averaged: Params = self.state.ema[self.info.averages[0]]
+        return averaged
+
+    @property
+    def weights(self) -> Params:
+        """`averaged`, whole on every device."""
+        weights: Params = jax.device_put(self.averaged, self.layout.replicated)
         return weights
 
     @property

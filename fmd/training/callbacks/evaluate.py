@@ -31,6 +31,6 @@ class Evaluate(Callback):
     def on_step_end(self, run: Run) -> None:
         if run.due(getattr(run.config.log, self._every)):
             with beside_the_steps(run, "evaluation"):
-                figures: Line = {"step": run.step, **self._evaluate(run.weights)}
+                figures: Line = {"step": run.step, **self._evaluate(run.averaged)}
             self._log.append(figures)
             run.figures = (run.figures if run.figures.get("step") == run.step else {}) | figures

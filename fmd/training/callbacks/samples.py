@@ -24,7 +24,7 @@ class Samples(Callback):
             return
         with beside_the_steps(run, "sampling"):
             key = stream(run.config.seed, "sample")
-            images = self._overview.draw(self._sampler, key, params=run.weights, quiet=True).images
+            images = self._overview.draw(self._sampler, key, params=run.averaged, quiet=True).images
             if is_main_process():
                 picture = self._overview.picture(images)
                 save_png(run.workdir / "samples" / f"step_{run.step:08d}.png", picture, overwrite=True)
