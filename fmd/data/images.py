@@ -5,6 +5,7 @@ target with the Lanczos filter (which averages where it shrinks). For a square t
 shorter side.
 """
 
+import contextlib
 import functools
 import io
 import re
@@ -96,18 +97,19 @@ def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> UI
     """
 
     def decode(image: "Image.Image") -> np.ndarray:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         _channels(image)
         image.load()
-        upright = _turned(image)
+        with contextlib.suppress(Exception):  # broken metadata, which do not say how to turn it
+            ImageOps.exif_transpose(image, in_place=True)
         if _is_deep(image):
-            upright = Image.fromarray(np.minimum(np.asarray(upright) >> (bits - 8), 255).astype(np.uint8))
-        if upright.has_transparency_data:
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright.convert("RGBA"))
+            image = Image.fromarray(np.minimum(np.asarray(image) >> (bits - 8), 255).astype(np.uint8))
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
         mode = "L" if channels == 1 else "RGB"
-        return _to_array(_fit(upright if upright.mode == mode else upright.convert(mode), size))
+        return _to_array(_fit(image if image.mode == mode else image.convert(mode), size))
 
     return _open(path, decode)
 
@@ -142,10 +144,7 @@ def fit_array(image: np.ndarray, size: tuple[int, int]) -> UInt8[np.ndarray, "h 
 
 
 def _open(path: Path, use: Callable[["Image.Image"], T]) -> T:
-    """`use` of the opened image.
-
-    Where that fails because of broken metadata, of the image without them.
-    """
+    """`use` of the opened image. Where that fails because of broken metadata, of the image without them."""
     from PIL import Image
 
     formats = _formats()
@@ -175,32 +174,12 @@ def _formats() -> list[str]:
 
 
 def _orientation(image: "Image.Image") -> int:
-    """EXIF's orientation 1 to 8.
-
-    It is 1 where the tag is missing or broken.
-    """
+    """EXIF's orientation 1 to 8. It is 1 where the tag is missing or broken."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # cameras and editors write whatever they like
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turned(image: "Image.Image") -> "Image.Image":
-    """The image upright."""
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    turn = turns.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
 
 
 def _pages(image: "Image.Image") -> int:
@@ -225,10 +204,7 @@ def _to_array(image: "Image.Image") -> np.ndarray:
 
 
 def _is_deep(image: "Image.Image") -> bool:
-    """True for grey of 16 bits.
-
-    Pillow gives the pixels of PGM files as 32 bits.
-    """
+    """True for grey of 16 bits. Pillow gives the pixels of PGM files as 32 bits."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
 
 
