@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +29,9 @@ DAY = 86_400.0  # seconds
 def atomic_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives a temporary name beside `path`.
 
-    On success the file or folder made there becomes `path`.
-
-    Of several processes that write one path at the same time, the last one wins.
-    Nothing is left behind after an error; what a killed process left is removed by the next one that writes there.
+    On success the file or folder made there becomes `path`. Of several processes that write one path at the same time,
+    the last one wins. Nothing is left behind after an error; what a killed process left is removed by the next one that
+    writes there.
 
     Raises:
         FileExistsError: when `path` exists and `overwrite` is False.
@@ -203,6 +202,11 @@ def printable(name: str | os.PathLike[str]) -> str:
     """
     valid = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in valid)
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, with dots where there are more."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ def assemble(
         len(names or ()),
         f"from the image files in {printable(folder)}{left_out}{told.meanings()}",
         names,
-        specs(told.wanted, [train.parts, test.parts], len(names or ())) if told.wanted else None,
+        specs(told.wanted, [train.parts, test.parts], len(names or ())),
     )
 
 

@@ -60,9 +60,8 @@ def kept(path: Path, build: Callable[[], Arrays], fresh: Callable[[Arrays], bool
 def fingerprint(files: Iterable[Path]) -> list[list[str | int]]:
     """Place, length, times and number on the disk of each file.
 
-    They change when a file is changed or replaced.
-
-    Equal listings in two places have different ones; so has a file whose time of change was set back.
+    They change when a file is changed or replaced. Equal listings in two places have different ones; so has a file
+    whose time of change was set back.
     """
     found: list[list[str | int]] = []
     for file in files:

@@ -19,7 +19,7 @@ import numpy as np
 from fmd.data.file_names import natural
 from fmd.data.parts import Spec, as_kind
 from fmd.data.tables import Cell, Row
-from fmd.files import printable
+from fmd.files import printable, some
 
 _WHOLE, _NUMBER = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -55,10 +55,9 @@ def values(rows: Sequence[Row], column: str, given: Spec) -> Values:
     cells = [row.cells.get(column) for row in rows]
     empty = [row.where for row, cell in zip(rows, cells, strict=True) if cell is None or cell == ""]
     if empty:
-        some = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
         raise ValueError(
-            f"column '{column}' is empty in {len(empty)} of {len(rows)} rows ({some}): fill these "
-            f"cells, or take the rows out, and their images are left out"
+            f"column '{column}' is empty in {len(empty)} of {len(rows)} rows ({some(empty)}): fill these cells, or "
+            f"take the rows out, and their images are left out"
         )
     kind, ready = given.get("kind"), [_ready(cell) for cell in cells]
     if kind == "label" and TEXT in map(_form, ready):

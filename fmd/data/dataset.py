@@ -87,9 +87,8 @@ class ImageDataset:
     def digest(self) -> str:
         """128 bits, in hexadecimal, of class names, conditions and pixels.
 
-        Equal for equal data, wherever they lie.
-
-        Of a streamed split, its length, its identity and `StreamedSplit.SAMPLED` examples stand for the rest.
+        Equal for equal data, wherever they lie. Of a streamed split, its length, its identity and
+        `StreamedSplit.SAMPLED` examples stand for the rest.
         """
 
         def pieces() -> Iterator[bytes | memoryview]:
@@ -108,10 +107,7 @@ class ImageDataset:
         return digest(pieces())
 
     def _limits(self) -> dict[str, int]:
-        """The number of classes of each part of kind label.
-
-        Without classes the only label is 0.
-        """
+        """The number of classes of each part of kind label. Without classes the only label is 0."""
         found = {name: c["num_classes"] for name, c in (self.conditions or {}).items() if c["kind"] == "label"}
         if self.conditions is None or "label" in found:
             found["label"] = max(self.num_classes, 1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from fmd.data import images
 from fmd.data.cache import fingerprint, kept_arrays
-from fmd.files import digest, printable
+from fmd.files import digest, printable, some
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -74,7 +74,7 @@ def decode(
     return Decoded(found["images"], [str(reason) for reason in found["reasons"]], found["pages"], int(found["bits"]))
 
 
-def by_reason(files: Sequence[Path], reasons: Sequence[str], root: Path, shown: int = 3) -> str:
+def by_reason(files: Sequence[Path], reasons: Sequence[str], root: Path) -> str:
     """The files left out, counted by reason, the first ones named.
 
     An example: "2 x image file is truncated (a/0.png, b/3.png)".
@@ -85,15 +85,12 @@ def by_reason(files: Sequence[Path], reasons: Sequence[str], root: Path, shown: 
             groups[reason].append(printable(os.path.relpath(file, root)))
     parts = []
     for reason, names in sorted(groups.items(), key=lambda item: -len(item[1])):
-        parts.append(f"{len(names)} x {reason} ({', '.join(names[:shown])}{', ...' if len(names) > shown else ''})")
+        parts.append(f"{len(names)} x {reason} ({some(names)})")
     return "; ".join(parts)
 
 
 def _contents(files: Sequence[Path], threads: int | None) -> list[str]:
-    """The digest of each file, "" for one that cannot be read.
-
-    They are kept on disk until a file is touched.
-    """
+    """The digest of each file, "" for one that cannot be read. They are kept on disk until a file is touched."""
 
     def build() -> dict[str, np.ndarray]:
         found = _each(lambda file: digest(file), files, "reading files", threads)
@@ -138,10 +135,7 @@ def _common_shape(
     size: tuple[int, int] | None,
     channels: int | None,
 ) -> tuple[int, int, int]:
-    """(height, width, channels) of the result.
-
-    A file that differs is tried: damage may have changed its header.
-    """
+    """(height, width, channels) of the result. A file that differs is tried: damage may have changed its header."""
     known = [
         (number, (*(size or header.shape[:2]), channels or header.shape[2]))
         for number, header in enumerate(headers)
@@ -181,9 +175,7 @@ def _need_one(files: Sequence[Path], reasons: Sequence[str]) -> None:
 def _each(function: Callable[[T], R], items: Sequence[T], what: str, threads: int | None) -> list[R | Exception]:
     """`function` of every item on all cores, or the exception it raises.
 
-    Shows a progress bar.
-
-    An interrupt ends it as soon as the items in work are done.
+    Shows a progress bar. An interrupt ends it as soon as the items in work are done.
     """
     from tqdm import tqdm
 

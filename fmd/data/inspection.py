@@ -62,10 +62,7 @@ def ranges(numbers: np.ndarray) -> str:
 
 
 def _looked_at(split: Split | StreamedSplit) -> np.ndarray:
-    """Some images, uint8 [N, H, W, C].
-
-    Of a streamed split they are those of one size.
-    """
+    """Some images, uint8 [N, H, W, C]. Of a streamed split they are those of one size."""
     if isinstance(split, StreamedSplit):
         images = [image for image, _ in split.sample()]
         return np.stack([image for image in images if image.shape == images[0].shape])

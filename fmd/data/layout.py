@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fmd.data.file_names import SUFFIXES, is_folder, is_image, named_image, natural, role, roles, visible
-from fmd.files import printable
+from fmd.files import printable, some
 
 REPEATED = "folders that are read already by another name"
 
@@ -47,18 +47,16 @@ class Found:
         """The files of `listing`."""
         return [file for file, _ in self.listing]
 
-    def not_taken(self, shown: int = 4) -> str:
+    def not_taken(self) -> str:
         """The files that were not taken, counted by reason.
 
         Empty where all were taken.
         """
         lines = []
         for reason, counts in sorted(self.passed.items()):
-            if not counts.total():
-                continue
-            names = [f"{name} {n}" if n > 1 else name for name, n in counts.most_common()]
-            more = ", ..." if len(names) > shown else ""
-            lines.append(f"{counts.total()} {reason} ({', '.join(names[:shown])}{more})")
+            if counts.total():
+                names = [f"{name} {n}" if n > 1 else name for name, n in counts.most_common()]
+                lines.append(f"{counts.total()} {reason} ({some(names, 4)})")
         return "; ".join(lines)
 
 

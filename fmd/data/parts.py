@@ -23,6 +23,7 @@ import numpy as np
 from absl import logging
 
 from fmd.data.arrays import as_labels, as_part
+from fmd.files import some
 
 Asked: TypeAlias = tuple[str, ...] | dict  # type: ignore[type-arg]  # `dict` alone has words in messages
 """The parameter `conditions` of a source: names, or names with a kind or a block each."""
@@ -177,8 +178,10 @@ def spec(name: str, parts: Sequence[np.ndarray], given: Spec | None = None) -> S
     return {"kind": kind, **sizes, **given}
 
 
-def specs(wanted: Mapping[str, Spec], parts: Sequence[Mapping[str, np.ndarray]], num_classes: int) -> dict[str, Spec]:
-    """The specs of all parts, that of the class first where there is one.
+def specs(
+    wanted: Mapping[str, Spec], parts: Sequence[Mapping[str, np.ndarray]], num_classes: int
+) -> dict[str, Spec] | None:
+    """The specs of all parts, that of the class first where there is one; None where `y` is labels alone.
 
     Says in the log what looks odd: labels most of which never occur, or that the training rows lack.
 
@@ -189,6 +192,8 @@ def specs(wanted: Mapping[str, Spec], parts: Sequence[Mapping[str, np.ndarray]],
 
     Raises ValueError as `spec` does.
     """
+    if not wanted:
+        return None
     found: dict[str, Spec] = {"label": {"kind": "label", "num_classes": num_classes}} if "label" in parts[0] else {}
     for name, given in wanted.items():
         found[name] = spec(name, [split[name] for split in parts], given)
@@ -207,5 +212,5 @@ def _doubt(name: str, num_classes: int, labels: Sequence[np.ndarray]) -> None:
     if len(strange := np.setdiff1d(seen, labels[0])):
         logging.warning(
             "condition '%s': of its labels %s no training image has one, nothing can be learnt of them",
-            *(name, ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")),
+            *(name, some([*map(str, strange)], 5)),
         )

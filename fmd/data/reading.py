@@ -37,9 +37,8 @@ class RandomAccess(Protocol):
 def image_and_label(example: Example) -> tuple[np.ndarray, Any]:
     """(image, y) of an example.
 
-    The example is a pair, or a dictionary with `image` and `label` (0 if it has none).
-
-    `y` is a label, or a dictionary of named parts.
+    The example is a pair, or a dictionary with `image` and `label` (0 if it has none). `y` is a label, or a dictionary
+    of named parts.
     """
     if isinstance(example, dict):
         return example["image"], example.get("label", 0)

@@ -67,10 +67,7 @@ class Split:
         return self.parts["label"] if "label" in self.parts else np.zeros(len(self), np.int32)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, object]:
-        """(image, y) of one example.
-
-        With it a split in memory can be streamed like one on disk.
-        """
+        """(image, y) of one example. With it a split in memory can be streamed like one on disk."""
         y: object = {name: part[index] for name, part in self.y.items()} if isinstance(self.y, dict) else self.y[index]
         return self.images[index], y
 
@@ -83,9 +80,8 @@ class Split:
 def hold_out(labels: np.ndarray, count: Callable[[int], int]) -> np.ndarray:
     """Mask bool [N] of the examples that make a test split.
 
-    There is no randomness.
-
-    Of the n examples of a class, `count(n)` are taken, spread evenly over the order in which they come.
+    There is no randomness. Of the n examples of a class, `count(n)` are taken, spread evenly over the order in which
+    they come.
     """
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):

@@ -26,9 +26,7 @@ from fmd.extras import need
 class ImageStream:
     """An endless iterator of batches (images, y), read ahead by threads or processes.
 
-    The images are uint8 [b, H, W, C].
-
-    `y` is int32 [b], or a dictionary of parts [b, ...] where the examples have them.
+    The images are uint8 [b, H, W, C]. `y` is int32 [b], or a dictionary of parts [b, ...] where the examples have them.
 
     Args:
         source: examples by index, with `__len__` and `__getitem__`; `__getitems__` is used where it exists.

@@ -28,6 +28,7 @@ from fmd.evaluation.real_features import Reference
 from fmd.evaluation.sample_pool import Pool
 from fmd.evaluation.teacher import distance
 from fmd.evaluation.validation import make_validation
+from fmd.files import some
 from fmd.math import solvers
 from fmd.math.simulators import TOLERANCE
 from fmd.sampling import checks
@@ -49,7 +50,7 @@ class Request:
     seed: int = 0
     classes: str = "reference"  # how often each is asked for: as in the first reference, or equally often
     likelihood_examples: int = 0  # test images whose likelihood is computed; 0: none, for it is slow
-    likelihood_draws: int = 1  # dequantisations of each of them, see fmd.evaluation.likelihood
+    likelihood_draws: int = 1  # dequantisations of each of them, see fmd.sampling.judging.bits_per_dim
     classify_examples: int = 0  # test images that the model itself classifies; 0: none
     against: str | None = None  # a data source whose images shall be told from the test images
     paired_examples: int = 0  # test images compared with what is drawn from their conditions; 0: none
@@ -202,8 +203,7 @@ def check_fits(sampler: Sampler, dataset: ImageDataset) -> None:
     if None not in names and names[0] != names[1]:
         renamed = [f"{old} -> {new}" for old, new in zip(*names, strict=True) if old != new]  # type: ignore[arg-type]
         raise ValueError(
-            f"the classes are not those that the model was trained on: {', '.join(renamed[:3])}"
-            f"{', ...' if len(renamed) > 3 else ''}; restore their names"
+            f"the classes are not those that the model was trained on: {some(renamed)}; restore their names"
         )
     if sampler.info.data_digest not in (None, dataset.digest()):
         logging.warning("%s holds other data than the model was trained on", dataset.name)

@@ -80,12 +80,10 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Mean and standard error of the unbiased squared MMD over random subsets.
 
-    Vectors of a subset are drawn without replacement.
-
-    Unbiased, so it may fall below 0 for equal distributions. Subsets are smaller where there are fewer vectors. They
-    overlap, so what they differ by is not the error: that is the linear part of the U-statistic (Hoeffding 1948),
-    4 var g(a) / N + 4 var h(b) / M with g and h what one vector adds, and the choice of subsets on top. For nearly
-    equal distributions it is somewhat too large.
+    Vectors of a subset are drawn without replacement. Unbiased, so it may fall below 0 for equal distributions. Subsets
+    are smaller where there are fewer vectors. They overlap, so what they differ by is not the error: that is the linear
+    part of the U-statistic (Hoeffding 1948), 4 var g(a) / N + 4 var h(b) / M with g and h what one vector adds, and the
+    choice of subsets on top. For nearly equal distributions it is somewhat too large.
     """
     size = min(subset_size, len(a), len(b))
     if size < 2:

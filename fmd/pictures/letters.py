@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from fmd.files import some
+
 FONT_SIZE = 17
 SMALLEST_FONT = 9  # what can still be read; of wider names above columns only some are shown
 LONGEST_NAME = 24  # letters of a row's name
@@ -29,7 +31,7 @@ def writable(names: Sequence[str], numbers: Sequence[int] | np.ndarray | None = 
     written = [all(map(_in_font, letters)) for letters in spelt]
     if not all(written):
         strange = [name for name, fits in zip(names, written, strict=True) if not fits]
-        shown = ", ".join(strange[:3]) + ", ..." * (len(strange) > 3)
+        shown = some(strange)
         logging.warning("pictures show %d names as numbers; their font lacks letters of: %s", len(strange), shown)
     return [letters if fits else str(i) for letters, fits, i in zip(spelt, written, numbers, strict=True)]
 

@@ -25,7 +25,7 @@ from fmd.data.layout import Found
 from fmd.data.parts import ON_GRID, Asked, Spec, asked
 from fmd.data.sources import register_source
 from fmd.data.streamed_files import stream_files
-from fmd.files import expand, printable
+from fmd.files import expand, printable, some
 
 
 @register_source("folder")
@@ -124,22 +124,20 @@ def _with_rows(folder: Path, found: Found, table: tables.Table) -> Found:
     train, test = ([(f, n) for f, n in files if f in table.rows] for files in (found.train, found.test or []))
     without = [printable(file.relative_to(folder)) for file in found.files if file not in table.rows]
     where = " and ".join(printable(path.relative_to(folder)) for path in table.paths)
-    some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
     if not train:
-        raise ValueError(f"{printable(folder)}: no training image has a row in {where}, such as {some}: add rows")
+        raise ValueError(
+            f"{printable(folder)}: no training image has a row in {where}, such as {some(without)}: add rows"
+        )
     if without:
         logging.warning(
             "folder %s: %d of %d images have no row in %s and are left out: %s",
-            *(printable(folder), len(without), len(found.files), where, some),
+            *(printable(folder), len(without), len(found.files), where, some(without)),
         )
     return replace(found, train=train, test=test or None)
 
 
 def _in_classes(folder: Path, found: Found, column: columns.Values) -> Found:
-    """The files with the labels of a column.
-
-    Raises ValueError for a class of test images alone.
-    """
+    """The files with the labels of a column. Raises ValueError for a class of test images alone."""
     labels, count = column.array.tolist(), len(found.train)
     names = column.names or tuple(map(str, range(1 + max(labels))))
     if strange := sorted(set(labels[count:]) - set(labels[:count])):

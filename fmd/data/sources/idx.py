@@ -107,10 +107,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def _pick(folder: Path, names: list[str], example: str) -> str:
-    """The one file among `names`.
-
-    Of a file and its gzipped copy it is the plain one.
-    """
+    """The one file among `names`. Of a file and its gzipped copy it is the plain one."""
     names = [name for name in names if name.removesuffix(".gz").endswith("ubyte")]
     if not names:
         raise FileNotFoundError(f"folder {printable(folder)} has no {example} or {example}.gz")
@@ -126,10 +123,8 @@ def load_idx(
 ) -> ImageDataset:
     """Four IDX files in the folder `path`, gzipped or not.
 
-    They have their customary names, EMNIST's prefixes included.
-
-    Without `path`, the place of Debian's package dataset-fashion-mnist. `num_classes` defaults to the largest label
-    plus one.
+    They have their customary names, EMNIST's prefixes included. Without `path`, the place of Debian's package
+    dataset-fashion-mnist. `num_classes` defaults to the largest label plus one.
     """
     folder = expand(path)
     shown = printable(folder)

@@ -201,10 +201,7 @@ def _checked(published: Published, files: Files, where: str) -> Files:
 
 
 def _keep(published: Published, files: Files) -> str:
-    """Put the files into the cache folder.
-
-    A folder that cannot be written costs the next start a download.
-    """
+    """Put the files into the cache folder. A folder that cannot be written costs the next start a download."""
     folder = data_cache() / published.name
     try:
         for data, name in zip(files, idx.FILE_NAMES, strict=True):

@@ -32,10 +32,9 @@ def load_npz(
 ) -> ImageDataset:
     """Images, and labels if there are any, of the archive `path`.
 
-    Images are uint8 [N, H, W, C] or [N, H, W], labels are whole numbers [N]. Arrays without
-    names, `arr_0` and `arr_1`, are taken in this order.
-
-    Channels in front, [N, C, H, W], and images of the values 0 and 1 alone are set right, with a warning.
+    Images are uint8 [N, H, W, C] or [N, H, W], labels are whole numbers [N]. Arrays without names, `arr_0` and `arr_1`,
+    are taken in this order. Channels in front, [N, C, H, W], and images of the values 0 and 1 alone are set right, with
+    a warning.
 
     Args:
         path: the archive.
@@ -62,7 +61,7 @@ def load_npz(
     train, test = splits if test_path is not None else split_off(splits[0], test_fraction)
     if num_classes is None:
         num_classes = 1 + int(max(train.labels.max(), test.labels.max())) if read[0][1] else 0
-    told = specs(wanted, [train.parts, test.parts], num_classes) if wanted else None
+    told = specs(wanted, [train.parts, test.parts], num_classes)
     return ImageDataset(printable(paths[0].stem), train, test, num_classes, f"from {shown}", conditions=told)
 
 

@@ -24,7 +24,7 @@ from fmd.data.file_names import SUFFIXES, roles, visible_names
 from fmd.data.layout import Finder, Found, Listing
 from fmd.data.parts import ON_GRID, Asked, Spec, asked
 from fmd.data.sources import register_source
-from fmd.files import expand, printable
+from fmd.files import expand, printable, some
 
 Key: TypeAlias = tuple[int, str]
 
@@ -129,8 +129,7 @@ def _matched(root: Path, found: Found, targets: Sequence[Path], inputs: Mapping[
     alone = [file for file in found.files if _key(file, targets) not in keys]
     spare = [file for known in inputs.values() for key, file in known.items() if key not in keys]
     words = "; ".join(
-        f"{len(files)} {what} ({', '.join(printable(file.relative_to(root)) for file in files[:3])}"
-        f"{', ...' if len(files) > 3 else ''})"
+        f"{len(files)} {what} ({some([printable(file.relative_to(root)) for file in files])})"
         for files, what in ((alone, "images without an input of their name"), (spare, "inputs without an image"))
         if files
     )

@@ -71,27 +71,25 @@ def load_tfds(
         RuntimeError: where the set is not prepared and cannot be.
         ValueError: for an unknown split or feature, a set without images or a format that cannot be read.
     """
-    builder = _prepared(name, data_dir)
-    told = Features(builder, asked(conditions), images.height_width(image_size))
+    builder, size = _prepared(name, data_dir), images.height_width(image_size)
+    told = Features(builder, asked(conditions), size)
     image_key, label_key = keys(builder, told.wanted)
     splits = builder.info.splits
     for split in (train_split, test_split):
         if split is not None and split not in splits:
             raise ValueError(f"TFDS set {name} has no split '{split}': choose from {', '.join(splits)}")
 
-    def read(split: str) -> Split | None:
-        """A split decoded; None where labels are missing.
+    def condition(label: Any, parts: dict[str, Any]) -> Any:
+        """What is told: labels alone, or named parts."""
+        return (({"label": label} if label_key else {}) | parts) if told.wanted else label
 
-        TFDS marks those by -1.
-        """
-        arrays = _read_split(builder, split, image_key, label_key, images.height_width(image_size), told)
-        labels = arrays["labels"]
-        if (labels < 0).any():
+    def read(split: str) -> Split | None:
+        """A split decoded; None where labels are missing, which TFDS marks by -1."""
+        arrays = _read_split(builder, split, image_key, label_key, size, told)
+        if (arrays["labels"] < 0).any():
             return None
-        if not told.wanted:
-            return Split(arrays["images"], labels)
-        label = {"label": labels} if label_key else {}
-        return Split(arrays["images"], label | {name: arrays[f"told_{name}"] for name in told.wanted})
+        parts = {name: arrays[f"told_{name}"] for name in told.wanted}
+        return Split(arrays["images"], condition(arrays["labels"], parts))
 
     wanted = [test_split] if test_split else [split for split in ("test", "validation") if split in splits]
     test = None
@@ -105,13 +103,9 @@ def load_tfds(
         if test is None:
             raise ValueError(f"TFDS set {name} has no test split, which streaming needs: name one as test_split")
         source = random_access(name, train_split, data_dir)
-        size = images.height_width(image_size)
 
-        def decode(example: Example) -> tuple[np.ndarray, int | dict[str, Any]]:
-            label = int(example.get(label_key, 0))
-            if not told.wanted:
-                return example[image_key], label
-            return example[image_key], ({"label": label} if label_key else {}) | told.of(example)
+        def decode(example: Example) -> tuple[np.ndarray, Any]:
+            return example[image_key], condition(int(example.get(label_key, 0)), told.of(example))
 
         train = StreamedSplit(source, test.image_shape, size, decode)
     else:
@@ -129,7 +123,7 @@ def load_tfds(
         num_classes=len(names) if names else 0,
         provenance=f"from the TFDS set {builder.info.full_name} prepared in {builder.data_dir}",
         class_names=names,
-        conditions=specs(told.wanted, splits, len(names or ())) if told.wanted else None,
+        conditions=specs(told.wanted, splits, len(names or ())),
     )
 
 
@@ -169,9 +163,8 @@ def prepared_here(name: str) -> list[str]:
 def published_order(split: str, size: int) -> np.ndarray:
     """Position [size] in the published files of each example of a split.
 
-    The keys of the examples must have been numbers.
-
-    TFDS sorts the examples of a split by the md5 sum of the split's name and the example's key.
+    The keys of the examples must have been numbers. TFDS sorts the examples of a split by the md5 sum of the split's
+    name and the example's key.
     """
     return np.array(
         sorted(range(size), key=lambda i: hashlib.md5(f"{split}{i}".encode(), usedforsecurity=False).digest())

@@ -9,7 +9,7 @@ number, and figures of different versions do not compare.
 
 import itertools
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -67,11 +67,11 @@ def load(name: str, checksums: Mapping[str, str] = FILES) -> dict[str, Float16[n
     """
     if name not in checksums:
         raise KeyError(f"no classifier comes with fmd for {name!r}; there are ones for {', '.join(checksums)}")
-    with resources.as_file(resources.files(__package__) / "weights" / f"{name}-{VERSION}.npz") as path:
-        if (found := digest(path, "sha256")) != checksums[name]:
-            raise ValueError(f"{path} has sha256 {found[:16]}..., not {checksums[name][:16]}...; install fmd again")
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+    path = Path(__file__).parent / "weights" / f"{name}-{VERSION}.npz"
+    if (found := digest(path, "sha256")) != checksums[name]:
+        raise ValueError(f"{path} has sha256 {found[:16]}..., not {checksums[name][:16]}...; install fmd again")
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
 
 
 def apply(

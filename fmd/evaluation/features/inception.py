@@ -49,10 +49,9 @@ def inception_features(variables: Params, images: Pixels) -> tuple[Float[Array, 
 def preprocess(images: Pixels) -> Float[Array, "B 299 299 3"]:
     """The network's input of uint8 pixels u: u / 255 resized to 299 x 299, then 2 x - 1.
 
-    One channel is repeated thrice.
-
-    Resizing is bilinear between pixel centres, without the low-pass filter ("antialias") that many libraries, JAX's own
-    among them, add when images become smaller. Along an axis of n pixels, output pixel i reads the input at
+    One channel is repeated thrice. Resizing is bilinear between pixel centres, without the low-pass filter
+    ("antialias") that many libraries, JAX's own among them, add when images become smaller. Along an axis of n pixels,
+    output pixel i reads the input at
 
         s = max(0, (i + 1/2) n / 299 - 1/2),     x[f] (1 - s + f) + x[min(f + 1, n - 1)] (s - f),     f = floor(s).
 
