@@ -31,15 +31,7 @@ def resident_split(config: Config, dataset: ImageDataset) -> Split | None:
 
 def as_streamed(split: Split | StreamedSplit) -> StreamedSplit:
     """A split in memory read like one on disk: by threads that gather batches while the device computes."""
-    if isinstance(split, StreamedSplit):
-        return split
-    told = split.y if isinstance(split.y, np.ndarray) else _rows(split.y)
-    return StreamedSplit(list(zip(split.images, told, strict=True)), split.image_shape)
-
-
-def _rows(parts: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """The parts of each example."""
-    return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+    return split if isinstance(split, StreamedSplit) else StreamedSplit(split, split.image_shape)
 
 
 def feed(config: Config, dataset: ImageDataset, start: int) -> Iterator[dict[str, PyTree]]:
