@@ -80,7 +80,7 @@ def load_tfds(
             raise ValueError(f"TFDS set {name} has no split '{split}': choose from {', '.join(splits)}")
 
     def condition(label: Any, parts: dict[str, Any]) -> Any:
-        """What is told: labels alone, or named parts."""
+        """The condition of an example or a split: labels alone, or named parts."""
         return (({"label": label} if label_key else {}) | parts) if told.wanted else label
 
     def read(split: str) -> Split | None:
