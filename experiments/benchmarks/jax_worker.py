@@ -61,19 +61,24 @@ def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         "forward_flops": flops.forward(run.model, shape).total(),  # of an image
         "parameters": sum(p.size for p in jax.tree.leaves(run.state.params)),
         "peak_flops": flops.peak(jax.devices()[0].device_kind) or measured_peak(),
-        "settings": {
-            "shape": shape,
-            "model": configs.plain(config.model),
-            "batch": config.train.batch_size,
-            "learning_rate": config.optimizer.learning_rate,
-            "clip_norm": config.optimizer.clip_norm,
-            "decay": config.ema.decays[0],
-            "label_dropout": config.train.label_dropout,
-            "weight": config.sample.weight,
-            "steps": config.sample.steps,
-        },
+        "settings": settings_of(config, shape),
     }
     return act, facts
+
+
+def settings_of(config: configs.Config, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The part of a config that PyTorch's side is told (torch_worker.py)."""
+    return {
+        "shape": shape,
+        "model": configs.plain(config.model),
+        "batch": config.train.batch_size,
+        "learning_rate": config.optimizer.learning_rate,
+        "clip_norm": config.optimizer.clip_norm,
+        "decay": config.ema.decays[0],
+        "label_dropout": config.train.label_dropout,
+        "weight": config.sample.weight,
+        "steps": config.sample.steps,
+    }
 
 
 def bare_step(run: trainer.Run) -> tuple[Callable[..., Any], Any, Any]:

@@ -17,30 +17,43 @@ from bench import serve
 from pytorch_unet import UNet
 from torch import Tensor
 
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def prepare(order: dict[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
     torch.manual_seed(0)
     settings = order["settings"]
-    model = {key: value for key, value in settings["model"].items() if key not in ("name", "dtype", "remat")}
-    layout = torch.contiguous_format if order["variant"] == "eager" else torch.channels_last
-    network = UNet(tuple(settings["shape"]), **model).to(DEVICE, memory_format=layout)
-    network.train(order["task"] == "train")
-    run = torch.compile(network) if order["variant"] == "compile" else network
-    precision = torch.autocast(DEVICE, torch.bfloat16, enabled=settings["model"].get("dtype") == "bfloat16")
-
-    def predict(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        with precision:
-            return run(x.contiguous(memory_format=layout), t, y).float()
-
+    network, predict = build(settings, order["variant"], training=order["task"] == "train")
     facts = {"torch": torch.__version__, "parameters": sum(p.numel() for p in network.parameters())}
     if order["task"] == "train":
         return train(network, predict, settings, order["dispatch"]), facts | {"images": order["images"]}
     return sample(predict, settings, order["images"]), facts | {"images": order["images"]}
 
 
-def train(network: UNet, predict: Callable[..., Tensor], settings: dict[str, Any], steps: int) -> Callable[[], None]:
+def build(settings: dict[str, Any], variant: str, *, training: bool) -> tuple[UNet, Predict]:
+    """The network, and what is called in its place."""
+    model = {key: value for key, value in settings["model"].items() if key not in ("name", "dtype", "remat")}
+    layout = torch.contiguous_format if variant == "eager" else torch.channels_last
+    network = UNet(tuple(settings["shape"]), **model).to(DEVICE, memory_format=layout)
+    network.train(training)
+    run = torch.compile(network) if variant == "compile" else network
+    precision = torch.autocast(DEVICE, torch.bfloat16, enabled=settings["model"].get("dtype") == "bfloat16")
+
+    def predict(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with precision:
+            return run(x.contiguous(memory_format=layout), t, y).float()
+
+    return network, predict
+
+
+def loss_of(predict: Predict, x1: Tensor, y: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+    """The mean squared error of the velocity on the straight path."""
+    at = t[:, None, None, None]
+    return torch.mean((predict(at * x1 + (1 - at) * x0, t, y) - (x1 - x0)) ** 2)
+
+
+def train(network: UNet, predict: Predict, settings: dict[str, Any], steps: int) -> Callable[[], None]:
     """`steps` steps: batch, noise and times, loss, backward, clipping, Adam and the average of the weights."""
     height, width, channels = settings["shape"]
     images = torch.randint(0, 256, (2048, channels, height, width), dtype=torch.uint8, device=DEVICE)
@@ -57,9 +70,7 @@ def train(network: UNet, predict: Callable[..., Tensor], settings: dict[str, Any
         y = torch.where(torch.rand(batch, device=DEVICE) < settings["label_dropout"], 10, labels[rows])
         uniform = (ranks + torch.rand(batch, device=DEVICE)) / batch  # stratified, then logit-normal
         t = torch.sigmoid(torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6)))
-        x0 = torch.randn_like(x1)
-        at = t[:, None, None, None]
-        loss = torch.mean((predict(at * x1 + (1 - at) * x0, t, y) - (x1 - x0)) ** 2)
+        loss = loss_of(predict, x1, y, t, torch.randn_like(x1))
         optimizer.zero_grad()
         loss.backward()
         if settings["clip_norm"]:
@@ -77,27 +88,28 @@ def train(network: UNet, predict: Callable[..., Tensor], settings: dict[str, Any
     return act
 
 
-def sample(predict: Callable[..., Tensor], settings: dict[str, Any], count: int) -> Callable[[], None]:
-    """`count` guided images by the midpoint rule, as the configs do; one doubled batch per evaluation."""
+def sample(predict: Predict, settings: dict[str, Any], count: int) -> Callable[[], None]:
+    """`count` guided images with the labels 0 to 9 in turn."""
     height, width, channels = settings["shape"]
     labels = torch.arange(count, device=DEVICE) % 10
+    return lambda: draw(predict, settings, torch.randn(count, channels, height, width, device=DEVICE), labels)
+
+
+@torch.inference_mode()
+def draw(predict: Predict, settings: dict[str, Any], x: Tensor, labels: Tensor) -> Tensor:
+    """Guided images from noise by the midpoint rule, uint8, as the configs do; one doubled batch per evaluation."""
     both = torch.cat([labels, torch.full_like(labels, 10)])
     times = torch.linspace(0, 1, settings["steps"] + 1, device=DEVICE)
 
     def field(x: Tensor, t: Tensor) -> Tensor:
-        conditional, null = predict(torch.cat([x, x]), t.expand(2 * count), both).chunk(2)
+        conditional, null = predict(torch.cat([x, x]), t.expand(2 * len(x)), both).chunk(2)
         return null + settings["weight"] * (conditional - null)
 
-    @torch.inference_mode()
-    def act() -> None:
-        x = torch.randn(count, channels, height, width, device=DEVICE)
-        for now, then in itertools.pairwise(times):
-            half = (then - now) / 2
-            middle = x + half * field(x, now)
-            x = x + (then - now) * field(middle, now + half)
-        ((x + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-
-    return act
+    for now, then in itertools.pairwise(times):
+        half = (then - now) / 2
+        middle = x + half * field(x, now)
+        x = x + (then - now) * field(middle, now + half)
+    return ((x + 1) * 127.5).round().clamp(0, 255).byte().cpu()
 
 
 def device_memory() -> dict[str, Any]:
