@@ -2,10 +2,10 @@
 
     python experiments/benchmarks/compare_commits.py HEAD~1 HEAD train mnist --record
 
-Each commit is checked out into a folder of its own and timed in turn with the other, by the workers of the tree that
-this script is in and in the environment that runs it, both with the same optimiser, solver and steps. A commit may also
-be `.`, the working tree as it is. --record adds the ratio to results/history.jsonl, a line per comparison: before a
-release, compare with the last one.
+Each commit is checked out into a folder of its own and timed in turn with the other, in the environment that runs this
+script, both with the same optimiser, solver and steps. Each brings its own jax_worker.py, which knows its names: look
+at that file's changes, too. A commit may also be `.`, the working tree as it is. --record adds the ratio to
+results/history.jsonl, a line per comparison: at the end of a round of work, compare with the one before.
 """
 
 import argparse
@@ -56,17 +56,19 @@ def main() -> None:
         for side in ("before", "after"):
             tree = check_out(getattr(args, side), Path(scratch) / side)
             order = order_for(args.task, args.case, tree)
-            command = [sys.executable, str(HERE / "jax_worker.py"), json.dumps(order)]
+            worker = tree / "experiments" / "benchmarks" / "jax_worker.py"
+            command = [sys.executable, str(worker), json.dumps(order)]
             workers[side] = Worker(command, {"PYTHONPATH": str(tree)})
         time_in_turn(workers, args.seconds, calls=2)
     rates = {side: w.facts["images"] / statistics.median(w.seconds) for side, w in workers.items()}
     names = {side: describe(getattr(args, side)) for side in workers}
+    versions = {"jax": workers["after"].facts["jax"]}
     ratio = rates["after"] / rates["before"]
     print(table(["", "commit", "images/s"], [[side, names[side], f"{rates[side]:.1f}"] for side in workers]))
     print(f"after / before: {ratio:.3f}")
     if args.record:
         line = {"date": str(date.today()), **names, "task": args.task, "case": args.case, "ratio": round(ratio, 4)}
-        line |= {"images_per_second": {k: round(v, 1) for k, v in rates.items()}, "machine": facts}
+        line |= {"images_per_second": {k: round(v, 1) for k, v in rates.items()}, "machine": facts | versions}
         with HISTORY.open("a") as history:
             history.write(json.dumps(line) + "\n")
 

@@ -1,4 +1,4 @@
-"""How much work the training step and the sampler are, counted from what they trace to; stored in tests/operations.json.
+"""The work of the training step and the sampler, counted from what they trace to; stored in tests/operations.json.
 
 python -m tests.helpers.operations          # writes the counts anew; the commit says why they changed
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "operations.json"
 PROGRAMS = ("training step", "sampler")
 CONFIGS = ("mnist_cfg_strong", "mnist_transformer")
-ROUGH = {"equations": 0.03, "numbers": 0.01}  # shares by which versions of JAX may differ; the others are exact
+ROUGH = {"equations": 0.01, "numbers": 0.003}  # shares by which versions of JAX may differ; the others are exact
 AGAIN = "if that is meant, say so in the commit and run python -m tests.helpers.operations"
 
 
