@@ -1,7 +1,9 @@
 """The race against PyTorch: the same steps on both sides, trainings that take turns, and the time to a quality."""
 
+import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -62,22 +64,35 @@ def test_pytorch_takes_the_same_steps():
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 
+TRAINING = """
+import pathlib, time
+for _ in range(40):
+    time.sleep(0.01)
+    with pathlib.Path({folder!r}).with_name("both").open("a") as log:
+        log.write({name!r})
+pathlib.Path({folder!r}, "run", "checkpoints", "7").mkdir(parents=True)
+"""
+
+
 def test_trainings_take_turns(tmp_path):
-    """Seconds count in own turns only; a training that fails ends the race, and all others with it."""
+    """One waits while the other runs, and seconds count in own turns; one that fails ends the race for all."""
     from turns import Runner, take_turns
 
-    script = "import time, pathlib; time.sleep({}); pathlib.Path({!r}, 'run/checkpoints/7').mkdir(parents=True)"
+    def runner(name, code=TRAINING):
+        folder = tmp_path / name
+        folder.mkdir()
+        return Runner([sys.executable, "-c", code.format(folder=str(folder), name=name)], folder)
 
-    def runner(name, seconds, code=script):
-        (tmp_path / name).mkdir()
-        return Runner([sys.executable, "-c", code.format(seconds, str(tmp_path / name))], tmp_path / name)
-
-    short, long = runner("short", 0.4), runner("long", 0.8)
-    began = time.monotonic()
-    take_turns([short, long], 0.3)
-    assert short.reached.keys() == long.reached.keys() == {7}
-    assert short.seconds + long.seconds <= time.monotonic() - began + 0.05
-    bad, left = runner("bad", 0, "raise SystemExit(3)"), runner("left", 60)
+    a, b, began = runner("a"), runner("b"), time.monotonic()
+    take_turns([a, b], 0.25)
+    elapsed = time.monotonic() - began
+    log = (tmp_path / "both").read_text()
+    assert sum(one != other for one, other in pairwise(log)) <= elapsed / 0.25 + 1
+    assert len(log) == 80
+    assert a.reached.keys() == b.reached.keys() == {7}
+    assert a.seconds + b.seconds <= elapsed
+    assert json.loads((tmp_path / "a" / "times.json").read_text())["end"] == a.seconds
+    bad, left = runner("bad", "raise SystemExit(3)"), runner("left", "import time; time.sleep(60)")
     with pytest.raises(RuntimeError, match=r"see .*bad/log\.txt"):
         take_turns([left, bad], 0.2)
     assert left.process.returncode == -9
