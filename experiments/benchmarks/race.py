@@ -39,13 +39,15 @@ from turns import Runner, take_turns
 import fmd
 from fmd import cli, data
 from fmd.evaluation import evaluate
-from fmd.files import write_json
+from fmd.files import atomic_path, write_json
 from fmd.training.optimizers import learning_rate
 
 CONFIG = CASES["mnist"]["config"]
 QUALITIES = {"FID 1.0, 98.5 %": (1.0, 0.985), "FID 0.8, 99 %": (0.8, 0.99), "FID 0.7, 99 %": (0.7, 0.99)}
 PEER = ROOT / "experiments" / "reference" / "results"  # torchcfm's packaged network, see experiments/peers
-LITTLE = {"log.eval_every": 0, "log.eval_examples": 1, "log.samples_every": 0, "log.samples_per_class": 1}
+# All checkpoints, and as little beside as its trainer allows.
+KEPT = {"checkpoint.keep_last": 99, "log.eval_every": 0, "log.eval_examples": 1, "log.samples_every": 0,
+        "log.samples_per_class": 1}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,9 @@ class Race:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "run").mkdir(parents=True)
         if name == "fmd":
-            told = {
-                **self.overrides,
-                **LITTLE,
-                "seed": seed,
-                "checkpoint.every": self.every,
-                "checkpoint.keep_last": 99,
-            }
-            flags = [
-                f"--config={ROOT / CONFIG}",
-                f"--workdir={folder / 'run'}",
-                *(f"--config.{k}={v}" for k, v in told.items()),
-            ]
+            told = {**self.overrides, **KEPT, "seed": seed, "checkpoint.every": self.every}
+            flags = [f"--config={ROOT / CONFIG}", f"--workdir={folder / 'run'}"]
+            flags += [f"--config.{key}={value}" for key, value in told.items()]
             return Runner([sys.executable, "-m", "fmd.main", *flags], folder)
         kept = folder / "run" / "checkpoints"
         kept.mkdir()
@@ -104,7 +97,8 @@ class Race:
         labels = np.arange(self.n_samples, dtype=np.int32) % 10
         for step in steps:
             images = fmd.load(kept / str(step))(labels, jax.random.key(seed))
-            np.savez_compressed(folder / f"samples_{step}.npz", images=images, labels=labels)
+            with atomic_path(folder / f"samples_{step}.npz") as path:
+                np.savez_compressed(path, images=images, labels=labels)
 
 
 def judge(race: Race, name: str, seed: int, dataset: data.ImageDataset) -> list[dict[str, float]]:
@@ -112,7 +106,8 @@ def judge(race: Race, name: str, seed: int, dataset: data.ImageDataset) -> list[
     folder, found = race.folder(name, seed), []
     times = json.loads((folder / "times.json").read_text())["checkpoints"]
     files = {int(step): folder / f"samples_{step}.npz" for step in times}
-    race.draw(name, seed, sorted(step for step, path in files.items() if not path.exists()))
+    if missing := sorted(step for step, path in files.items() if not path.exists()):
+        race.draw(name, seed, missing)
     for step, path in sorted(files.items()):
         judged = path.with_suffix(".json")
         if not judged.exists():
@@ -166,17 +161,25 @@ def prepare(args: argparse.Namespace, dataset: data.ImageDataset) -> Race:
     config = resolve({"config": str(ROOT / CONFIG), "overrides": args.overrides})
     o, steps = config.optimizer, config.train.num_steps
     if (o.name, o.weight_decay, config.path.times.name) != ("muon", 0.0, "stratified"):
-        raise ValueError("torch_race.py knows Muon without weight decay and stratified times; it has to learn the rest")
+        raise SystemExit("torch_race.py knows Muon without weight decay and stratified times; it has to learn the rest")
     schedule = learning_rate(o.learning_rate, steps, warmup_steps=o.warmup_steps, decay=o.decay)
     out = args.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     told = {"every": args.every, "n_samples": args.n_samples, "overrides": args.overrides}
     if (out / "race.json").exists() and json.loads((out / "race.json").read_text()) != told:
-        raise ValueError(f"{out} holds a race of another kind, {out}/race.json; choose another --out")
+        raise SystemExit(f"{out} holds a race of another kind, {out}/race.json; choose another --out")
     write_json(out / "race.json", told)
     np.savez(out / "train.npz", images=dataset.train.images, labels=dataset.train.labels)
     return Race(out, args.every, args.overrides, args.torch_python, args.n_samples,
                 settings_of(config, dataset.image_shape), [float(schedule(step)) for step in range(steps)])  # fmt: skip
+
+
+def torch_version(python: str) -> str:
+    """The release of PyTorch that an interpreter has; ends the race before it begins where it has none."""
+    asked = subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True)
+    if asked.returncode:
+        raise SystemExit(f"{python} has no torch; give --torch_python, the interpreter of an environment with it")
+    return asked.stdout.strip()
 
 
 def main() -> None:
@@ -193,14 +196,8 @@ def main() -> None:
     args = parser.parse_args()
 
     cli.use_compilation_cache()
-    asked = subprocess.run(
-        [args.torch_python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
-    )
-    facts = machine() | {
-        "cores_used": len(os.sched_getaffinity(0)),
-        "jax": jax.__version__,
-        "torch": asked.stdout.strip(),
-    }
+    versions = {"jax": jax.__version__, "torch": torch_version(args.torch_python)}
+    facts = machine() | versions | {"cores_used": len(os.sched_getaffinity(0))}
     dataset = data.load("mnist")
     race = prepare(args, dataset)
     for seed in args.seeds:

@@ -113,7 +113,9 @@ def draw_all(order: dict[str, Any]) -> None:
         noise = torch.randn(len(labels), channels, height, width).to(DEVICE)
         parts = zip(noise.split(DRAWN_AT_ONCE), labels.split(DRAWN_AT_ONCE), strict=True)
         images = torch.cat([draw(predict, settings, x, y) for x, y in parts]).permute(0, 2, 3, 1).numpy()
-        np.savez_compressed(out / f"samples_{step}.npz", images=images, labels=labels.int().cpu().numpy())
+        unfinished = out / f"unfinished_{step}.npz"
+        np.savez_compressed(unfinished, images=images, labels=labels.int().cpu().numpy())
+        os.replace(unfinished, out / f"samples_{step}.npz")
 
 
 if __name__ == "__main__":
