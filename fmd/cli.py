@@ -8,7 +8,6 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from fmd.config import long_names
 from fmd.files import user_cache
 
 PACKAGE = Path(__file__).parent
@@ -39,8 +38,6 @@ NOT_BESIDE = {
     "images": {"condition"},
 }  # flags that have no effect where another is given
 
-KEY_OF = {"seed": "seed", "source": "data.source"}  # the keys of a config that do in training what a flag does
-KEY_OF |= {name: long_names(name, None)[-1][0] for name in SETTINGS}
 
 
 def use_huge_pages() -> None:
@@ -111,12 +108,22 @@ def check_flags(parsed: flags.FlagValues, overrides: Sequence[tuple[str, str]]) 
     for name in sorted(set().union(*FLAGS_OF.values())):
         if parsed[name].present and name not in FLAGS_OF[parsed.mode]:
             modes = " and ".join(f"--mode={mode}" for mode, names in FLAGS_OF.items() if name in names)
-            hint = f"; in training give --config.{KEY_OF[name]}" if parsed.mode == "train" and name in KEY_OF else ""
+            key = training_key(name) if parsed.mode == "train" else None
+            hint = f"; in training give --config.{key}" if key else ""
             raise ValueError(f"--{name} has no effect with --mode={parsed.mode}; it goes with {modes}{hint}")
     for given, without in NOT_BESIDE.items():
         for name in sorted(without):
             if parsed[given].present and parsed[name].present:
                 raise ValueError(f"--{name} has no effect beside --{given}; leave one of them out")
+
+
+def training_key(flag: str) -> str | None:
+    """The key of a config that does in training what a flag does."""
+    if flag not in SETTINGS:
+        return {"seed": "seed", "source": "data.source"}.get(flag)
+    from fmd.config import long_names  # not above: `use_huge_pages` would import it, and NumPy, for nothing
+
+    return long_names(flag, None)[-1][0]
 
 
 def is_users_to_fix(error: BaseException) -> bool:

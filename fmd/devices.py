@@ -226,6 +226,16 @@ def cpu_compiler_options() -> dict[str, str]:
     return dict(_known_cpu_options()) if jax.default_backend() == "cpu" else {}
 
 
+def options_to_run_once() -> dict[str, str]:
+    """Options for jax.jit(..., compiler_options=...) of a program that runs once: quick to compile on a CPU, slow to run.
+
+    The bits of random numbers stay, as they would not at level 0. {} on any other backend, and where the user asks for
+    few optimisations already (JAX_DISABLE_MOST_OPTIMIZATIONS).
+    """
+    few = jax.default_backend() != "cpu" or jax.config.values["jax_disable_most_optimizations"]
+    return {} if few else {"xla_backend_optimization_level": "1"}
+
+
 def unroll_gradients(length: int) -> int:
     """The `unroll` of jax.lax.scan for a loop over gradients: `length` on a CPU, else 1."""
     return length if jax.default_backend() == "cpu" else 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fmd import devices as fmd_compile
-from fmd.devices import CPU_OPTIONS, cpu_compiler_options, unroll_gradients
+from fmd.devices import CPU_OPTIONS, cpu_compiler_options, options_to_run_once, unroll_gradients
 
 
 @pytest.fixture
@@ -36,10 +36,19 @@ def test_unknown_options_are_dropped(fresh, monkeypatch, unknown):
 def test_none_on_other_backends(monkeypatch):
     assert unroll_gradients(4) == 4
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert cpu_compiler_options() == {}
+    assert cpu_compiler_options() == options_to_run_once() == {}
     assert unroll_gradients(4) == 1
 
 
 def test_callers_cannot_change_what_others_get():
     cpu_compiler_options().clear()
     assert cpu_compiler_options() == CPU_OPTIONS
+
+
+def test_a_program_that_runs_once_draws_the_same_bits(full_compilation):
+    def draw():
+        keys = jax.random.split(jax.random.key(0))
+        return jax.nn.initializers.lecun_normal()(keys[0], (3, 3, 8, 32)), jax.random.normal(keys[1], (11, 16))
+
+    quick = jax.jit(draw, compiler_options=options_to_run_once())()
+    jax.tree.map(np.testing.assert_array_equal, quick, jax.jit(draw)())

@@ -40,8 +40,8 @@ def make_telling(config: Config, dataset: ImageDataset) -> Telling:
 
 def init_params(model: Model, key: jax.Array, image_shape: tuple[int, int, int], told: Plain | None = None) -> Params:
     """Initial parameters of a model for images and conditions like these."""
-    x, t = jnp.zeros((1, *image_shape)), jnp.zeros(1)
-    params: Params = model.init(key, x, t, conditions.example(told, 1))["params"]
+    x, t = jnp.zeros((2, *image_shape)), jnp.zeros(2)  # as in `check_contract`, whose trace JAX then uses again
+    params: Params = model.init(key, x, t, conditions.example(told, 2))["params"]
     return params
 
 

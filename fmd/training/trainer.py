@@ -127,6 +127,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
         names = getattr(recipe.method, "logs", ())
         return create_state(network, recipe.optimizer, tuple(recipe.averages), names, critic, tuning)
 
+    once = devices.options_to_run_once()
     abstract = jax.eval_shape(init)
     shardings = sharding.state_shardings(layout, abstract, sharding.stacks_of(model))
     table = parameter_table(abstract.ema[info.averages[0]], trained=tuning.count(abstract.params))
@@ -143,12 +144,12 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     restored = store.restore(placed.ema, rest, as_edition_1(rest))
     source = origin.origin_of(config, workdir)
     if restored is None and (source is not None or tuning.critic):
-        fresh = jax.device_get(jax.jit(init_params)())
+        fresh = jax.device_get(jax.jit(init_params, compiler_options=once)())
         network = fresh if source is None else origin.begin_with(source, info, fresh, tuning)
         critic = fit(fresh, teacher.params).params if tuning.critic and teacher is not None else None
-        state = jax.jit(init, out_shardings=shardings)(network, critic)
+        state = jax.jit(init, out_shardings=shardings, compiler_options=once)(network, critic)
     elif restored is None:
-        state = jax.jit(init, out_shardings=shardings)()
+        state = jax.jit(init, out_shardings=shardings, compiler_options=once)()
     else:
         averages, rest = restored
         state = from_edition_1(rest).replace(ema=averages)
