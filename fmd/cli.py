@@ -39,7 +39,6 @@ NOT_BESIDE = {
 }  # flags that have no effect where another is given
 
 
-
 def use_huge_pages() -> None:
     """On Linux without an accelerator: starts the program again with glibc's allocator on transparent huge pages.
 

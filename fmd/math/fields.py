@@ -111,9 +111,10 @@ def guided_field(predict: Predict, null: int | Callable[[Condition], Condition],
     The field is field(t, x, args) with the condition as args; predict(x [B, ...], t [B], y) -> velocity [B, ...].
     null: the label that tells nothing, or a function from a condition to its untold form, a tree of the same structure.
 
-    Both halves are one call of `predict` on 2B rows, each null row beside its conditional row: a batch that is
-    sharded over devices stays where it is. Where the rule does not need a half, the call has B rows. A rule with memory
-    makes it field(t, x, args, memory) -> (dx/dt, memory).
+    Both halves are one call of `predict` under `vmap`, each null row beside its conditional row: a batch that is
+    sharded over devices stays where it is, and what does not depend on the condition is computed once. Where the rule
+    does not need a half, the call is a plain one of B rows. A rule with memory makes it
+    field(t, x, args, memory) -> (dx/dt, memory).
     """
 
     def untold(y: Condition) -> Condition:
@@ -181,16 +182,21 @@ def _combined(
 
 
 def _in_one_call(predict: Predict, x: Images, t: Times, *told: Condition) -> Float[Array, "B K ..."]:
-    """The predictions [B, K, ...] for K conditions in one call of K B rows, those of one example side by side."""
+    """The predictions [B, K, ...] of B examples for K conditions, in one call.
+
+    As a map over conditions inside one over examples: all that comes before a network looks at its condition, such as
+    its first convolutions, is computed B times instead of K B times. The K rows of an example lie side by side.
+    """
     structures: list[object] = [jax.tree.structure(y) for y in told]
     if any(structure != structures[0] for structure in structures):
         raise ValueError("the condition and its untold form differ in structure: give the field a y as `drop` does")
 
-    def beside(*rows: Array) -> Array:
-        return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
+    def one(x: Array, t: Array, y: Condition) -> Array:
+        return predict(*jax.tree.map(lambda a: a[None], (x, t, y)))[0]
 
-    v = predict(*jax.tree.map(beside, *((x, t, y) for y in told)))
-    return v.reshape(x.shape[0], len(told), *v.shape[1:])
+    conditions = jax.tree.map(lambda *rows: jnp.stack(rows, axis=1), *told)
+    v: Array = jax.vmap(jax.vmap(one, in_axes=(None, None, 0)))(x, t, conditions)
+    return v
 
 
 def change_schedule(field: Field, old: Schedule, new: Schedule) -> Field:

@@ -1,11 +1,15 @@
 """Guided fields: network calls counted, conditions that are trees, rules with a memory."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmd.devices import make_layout
 from fmd.math import fields, guidance
+from fmd.models import flops
 from fmd.types import Told
 
 SHAPE = (4, 3, 3, 2)
@@ -18,7 +22,7 @@ def images():
 
 
 def counted_network():
-    """predict(x, t, y) = x t (y + 1), and the list of batch sizes it was called with."""
+    """predict(x, t, y) = x t (y + 1), and the list of batch sizes it was called with: 1 where it is mapped."""
     rows = []
 
     def predict(x, t, y):
@@ -30,15 +34,17 @@ def counted_network():
     return predict, rows
 
 
-@pytest.mark.parametrize(("weight", "rows"), [(2.0, 8), (1.0, 4), (0.0, 4), (1, 4), (np.float32(1), 4)])
+@pytest.mark.parametrize(
+    ("weight", "rows", "evaluations"), [(2.0, 1, 2), (1.0, 4, 1), (0.0, 4, 1), (1, 4, 1), (np.float32(1), 4, 1)]
+)
 @pytest.mark.parametrize("t", [0.5, np.full(4, 0.5, np.float32)], ids=["scalar", "per example"])
-def test_guided_field_is_one_call_of_the_network(weight, rows, t):
+def test_guided_field_is_one_call_of_the_network(weight, rows, evaluations, t):
     predict, calls = counted_network()
     x = images()
     combine = guidance.get("cfg", weight=weight)
     v = fields.guided_field(predict, NULL, combine)(t, x, LABELS)
     assert calls == [rows]
-    assert combine.evaluations == rows // 4
+    assert combine.evaluations == evaluations
     factor = 0.5 * ((NULL + 1) + float(weight) * (np.asarray(LABELS) - NULL))
     np.testing.assert_allclose(v, x * factor[:, None, None, None].astype(np.float32), rtol=1e-5)
 
@@ -53,7 +59,27 @@ def test_guided_field_is_jitted_once_for_all_weights():
 
     for weight in (0.0, 1.0, 3.0):
         guided(weight, 0.5, x, LABELS)
-    assert calls == [8]
+    assert calls == [1]
+
+
+def test_layers_before_the_condition_run_once_and_no_row_leaves_its_device():
+    """Two convolutions, of which the second sees the label: three in all, on eight devices as on one."""
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 2))
+
+    def convolution(x):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def predict(x, t, y):
+        return convolution(convolution(x) * (t + y.astype(t.dtype))[:, None, None, None])
+
+    field = fields.guided_field(predict, NULL, guidance.get("cfg", weight=2.0))
+    x, y, t = jax.random.normal(jax.random.key(0), (8, 3, 3, 2)), jnp.arange(8), jnp.linspace(0, 1, 8)
+    assert flops.count(jax.make_jaxpr(field)(t, x, y)) == {"conv": 3 * 8 * (2 * 9 * 2 * 2 * 3 * 3)}
+    split = make_layout("mesh").batch_sharding(0)
+    program = jax.jit(field, in_shardings=(split, split, split), out_shardings=split).lower(t, x, y).compile()
+    assert not re.search("all-|collective", program.as_text())
+    null, cond = (predict(x, t, told) for told in (jnp.full(8, NULL), y))
+    np.testing.assert_allclose(program(t, x, y), null + 2.0 * (cond - null), rtol=1e-5, atol=1e-4)
 
 
 def test_guided_field_needs_labels():
@@ -92,7 +118,7 @@ def test_parts_have_weights_of_their_own(weights):
     x, t = jnp.float32([[0.3, -0.7], [1.1, 0.2]]), jnp.float32([0.25, 0.6])
     rule = guidance.get("cfg", weight=1.0)
     v = fields.composed_field(counted, drop_parts, weights, rule)(t, x, WEIGHTED)
-    assert rows == [2 * (1 + len(weights))]
+    assert rows == [1]
     told, untold = (told_apart(x, t, drop_parts(WEIGHTED, parts)) for parts in ((), ("a", "b")))
     each = jnp.float32([[weights.get(name, 1.0) for name in ("a", "b")]])
     np.testing.assert_allclose(v, untold + each * (told - untold), atol=1e-5)
@@ -129,14 +155,14 @@ def test_a_condition_may_be_a_tree_and_is_still_one_call():
         return tell(x, t, y)
 
     v = fields.guided_field(predict, untold, guidance.get("cfg", weight=3.0))(0.5, x, y)
-    assert calls == [8]
+    assert calls == [1]
     t = jnp.full(4, 0.5)
     null, cond = tell(x, t, untold(y)), tell(x, t, y)
     np.testing.assert_allclose(v, null + 3.0 * (cond - null), rtol=1e-5, atol=1e-5)
     for weight, alone in ((1.0, cond), (0.0, null)):
         v = fields.guided_field(predict, untold, guidance.get("cfg", weight=weight))(0.5, x, y)
         np.testing.assert_allclose(v, alone, rtol=1e-6)
-    assert calls == [8, 4, 4]
+    assert calls == [1, 4, 4]
 
 
 def test_labels_give_the_same_bits_by_a_number_and_by_a_function():
@@ -169,7 +195,7 @@ def test_a_rule_with_memory_makes_a_field_with_memory():
     field = fields.guided_field(predict, NULL, combine)
     memory = combine.init(x) + 0.2
     v, after = field(0.5, x, LABELS, memory)
-    assert calls == [8]
+    assert calls == [1]
     null, cond = (predict(x, jnp.full(4, 0.5), y) for y in (jnp.full_like(LABELS, NULL), LABELS))
     expected = combine.step(memory, null, cond, x, 0.5)
     for mine, reference in zip((v, after), expected, strict=True):
