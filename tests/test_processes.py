@@ -1,5 +1,9 @@
 """Processes of a run, alone here; together in training/test_processes.py."""
 
+import os
+import platform
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -86,3 +90,15 @@ def test_an_error_of_ones_own_is_not_blamed_on_another_process(monkeypatch):
         fail("RESOURCE_EXHAUSTED: out of memory")
     with pytest.raises(RuntimeError, match="start all 2 again with the same command"):
         fail("INTERNAL: Gloo all-reduce failed: Connection reset by peer")
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="another allocator")
+def test_freed_memory_goes_back_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    blocks = [b"x" * 60_000 for _ in range(2000)]  # 114 MiB in pieces that the allocator keeps
+    del blocks[:-1]  # the last one holds the end of the heap
+    before = resident()
+    processes.give_back_memory()
+    assert resident() < before - 50

@@ -80,6 +80,7 @@ def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Seque
                 traced = None if run.layout.mode == "pmap" else program.trace(*arguments)  # type: ignore[attr-defined]
                 run.cost = cost_of(run, traced)
                 compiled = (program.lower(*arguments) if traced is None else traced.lower()).compile()
+                processes.give_back_memory()
             with jax.transfer_guard("disallow"):  # nothing else moves between host and devices in a step
                 run.state, run.last_report = compiled(run.state, resident, placed)
             run.step += config.train.steps_per_dispatch
