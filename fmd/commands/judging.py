@@ -78,7 +78,7 @@ def verify(parsed: flags.FlagValues, overrides: Overrides) -> None:
         train(parsed, overrides)
         overrides = ()
     cli.use_compilation_cache()
-    sampler = samplers.load(checkpoint, trust=parsed.trust)
+    sampler = samplers.load(checkpoint, average=row["settings"].get("average"), trust=parsed.trust)
     dataset = load_data(sampler.info.config, overrides, trust=parsed.trust or parsed.config is not None)
     folder, seed = samples_folder(checkpoint), parsed.seed if parsed["seed"].present else None
     compared = verification.verify(sampler, dataset, row, folder=folder, seed=seed)

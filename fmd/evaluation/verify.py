@@ -6,8 +6,10 @@ its own. An allowance covers another machine, another seed of the noise and the 
     shares (accuracy, precision, recall, coverage)    4 standard errors of a share, 4 sqrt(p (1 - p) / n)
     fid                                               an eighth of it, and 0.05
     kid                                               4 of its standard errors
+    psnr of images made from images                   half a decibel
 
-for n samples. Between three seeds of training the FIDs of experiments/reference differ by up to an eighth.
+for n samples. Between three seeds of training the FIDs of experiments/reference differ by up to an eighth. Half a
+decibel is an eighth of a squared error; between seeds it was not measured.
 """
 
 import json
@@ -19,12 +21,14 @@ from fmd.blocks import Plain, flatten
 from fmd.checkpoints.weights import PUBLISHED
 from fmd.config import Settings, resolve
 from fmd.data import ImageDataset
-from fmd.evaluation import features
+from fmd.evaluation import features, paired
 from fmd.evaluation.evaluate import Request, judge_samples
 from fmd.sampling.sampler import Sampler
 
-SHARES = ("class_accuracy", "precision", "recall", "coverage")
+MAIN = ("class_accuracy", "precision", "recall", "coverage", "fid", "kid")
+PAIRED = ("psnr_of_draw", "psnr_of_mean", "accuracy_of_draw", "accuracy_of_mean")
 ERRORS = 4.0  # standard errors
+DECIBELS = 0.5
 HEADER = f"{'figure':>24}  {'published':>9}  {'found':>9}  allowed"
 
 
@@ -86,6 +90,8 @@ def asked(row: Plain, seed: int | None = None) -> tuple[Request, Settings]:
         features=said["features"].partition("-")[0],  # without their version, which is compared below
         seed=said.get("seed", 0) if seed is None else seed,
         classes="balanced" if said.get("classes", "balanced") == "balanced" else "reference",
+        paired_examples=said.get("paired_examples", 0),
+        paired_draws=said.get("paired_draws", Request.paired_draws),
     )
     return request, resolve({"sample": sample}).sample
 
@@ -102,7 +108,7 @@ def verify(
     """The main figures of a row beside those of samples drawn anew.
 
     Args:
-        sampler: the model.
+        sampler: the model, of the average that the row says.
         dataset: the real images.
         row: see `read_row`.
         folder: where samples are kept while they are drawn.
@@ -110,12 +116,11 @@ def verify(
         quiet: without progress bars.
 
     Raises:
-        ValueError: where the row is of another step or average, or was judged by other features or beside other images.
+        ValueError: where the row is of another step, or was judged by other features or beside other images.
     """
     request, settings = asked(row, seed)
     here = {
         "step": sampler.info.step,
-        "average": sampler.info.average,
         "features": features.get(request.features, dataset).name,
         "data_digest": dataset.digest(),
     }
@@ -125,20 +130,28 @@ def verify(
             raise ValueError(
                 f"the published figures are of {key} = {said!r}, here it is {value!r}: they do not compare"
             )
-    found = dict(flatten(judge_samples(sampler, dataset, request, settings, folder=folder, quiet=quiet)["figures"]))
-    published = dict(flatten(row["figures"]))
+    figures = judge_samples(sampler, dataset, request, settings, folder=folder, quiet=quiet)["figures"]
+    if request.paired_examples:
+        figures["paired"] = paired.measure(
+            sampler, dataset, settings, examples=request.paired_examples, draws=request.paired_draws,
+            seed=request.seed, quiet=quiet,
+        )  # fmt: skip
+    found, published = dict(flatten(figures)), dict(flatten(row["figures"]))
     return [
-        Compared(name, value, found[name], allowance(name, published, request.n_samples))
+        Compared(name, value, found[name], allowance(name, published, request))
         for name, value in published.items()
-        if name in found and name.rpartition(".")[2] in (*SHARES, "fid", "kid")
+        if name in found and (name.rpartition(".")[2] in MAIN or name.removeprefix("paired.") in PAIRED)
     ]
 
 
-def allowance(name: str, published: Plain, count: int) -> float:
+def allowance(name: str, published: Plain, request: Request) -> float:
     """How far a figure may be from the published one, see above."""
     kind, value = name.rpartition(".")[2], published[name]
+    if kind.startswith("psnr"):
+        return DECIBELS
     if kind == "fid":
         return float(max(value / 8, 0.05))
     if kind == "kid":
         return float(ERRORS * published[f"{name}_standard_error"])
+    count = request.paired_examples if name.startswith("paired.") else request.n_samples
     return ERRORS * math.sqrt(max(value * (1 - value), 1 / count) / count)

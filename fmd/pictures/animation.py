@@ -19,12 +19,14 @@ HOLD_SECONDS = 2.0
 LONGEST_SIDE = 1024  # pixels; each frame is a picture of this size
 
 
-def grid_frames(images: np.ndarray, *, scale: int = 1, longest_side: int = LONGEST_SIDE) -> np.ndarray:
+def grid_frames(
+    images: np.ndarray, *, columns: int | None = None, scale: int = 1, longest_side: int = LONGEST_SIDE
+) -> np.ndarray:
     """`image_grid` at each time.
 
     uint8 [T, N, H, W, C] -> frames uint8 [T, .., .., 1 or 3].
     """
-    return np.stack([image_grid(at_t, scale=scale, longest_side=longest_side) for at_t in images])
+    return np.stack([image_grid(at_t, columns=columns, scale=scale, longest_side=longest_side) for at_t in images])
 
 
 def save_animation(

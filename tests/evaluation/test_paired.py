@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fmd.devices import make_layout
-from fmd.evaluation import evaluate, paired
+from fmd.evaluation import evaluate, paired, verify
 from fmd.pictures.grids import as_image
 from fmd.sampling import checks, inputs
 from fmd.sampling.sampler import Sampler, Samples
@@ -89,6 +89,14 @@ def test_draws_are_compared_with_the_truth(sampler, dataset):
     assert found["ssim_of_draw"] is None  # eight pixels are fewer than its window
     grid = inputs.picture(sampler.info, asked, drawn.images, draws=3, scale=1)
     assert grid.shape[1] == 5 * 10 + 2
+
+
+def test_a_published_row_of_them_is_repeated(sampler, dataset, tmp_path):
+    request = evaluate.Request(n_samples=80, paired_examples=COUNT, paired_draws=3)
+    row = evaluate.evaluate(sampler, dataset, request, sampler.settings, folder=tmp_path, quiet=True)
+    compared = verify.verify(sampler, dataset, row, folder=tmp_path, quiet=True)
+    assert {each.name for each in compared} >= {"test.fid", "paired.psnr_of_draw", "paired.psnr_of_mean"}
+    assert all(each.found == each.published for each in compared)
 
 
 def test_draws_of_one_condition_stand_side_by_side():

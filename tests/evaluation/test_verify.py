@@ -45,6 +45,11 @@ def test_files_of_the_first_edition_are_understood():
     assert (settings.solver, settings.steps, settings.weight) == ("midpoint", 5, 1.5)
 
 
+def test_images_made_from_images_are_asked_for_again():
+    request, _ = asked(read_row(RESULTS / "mnist_denoise_cpu.json"))
+    assert request == Request(1000, ("test",), "domain", 0, "reference", paired_examples=500, paired_draws=16)
+
+
 @pytest.mark.parametrize(
     ("name", "published", "allowed"),
     [
@@ -53,10 +58,12 @@ def test_files_of_the_first_edition_are_understood():
         ("test.kid", {"test.kid": 0.02, "test.kid_standard_error": 0.01}, 0.04),
         ("class_accuracy", {"class_accuracy": 0.9}, 4 * math.sqrt(0.09 / 400)),
         ("class_accuracy", {"class_accuracy": 1.0}, 4 / 400),  # as if one of them had been another
+        ("paired.accuracy_of_draw", {"paired.accuracy_of_draw": 0.9}, 4 * math.sqrt(0.09 / 100)),
+        ("paired.psnr_of_draw", {"paired.psnr_of_draw": 22.2}, 0.5),
     ],
 )
 def test_allowances(name, published, allowed):
-    assert allowance(name, published, 400) == pytest.approx(allowed)
+    assert allowance(name, published, Request(n_samples=400, paired_examples=100)) == pytest.approx(allowed)
     for sign in (1, -1):
         assert Compared(name, 1.0, 1.0 + 0.99 * sign * allowed, allowed).agrees
         assert not Compared(name, 1.0, 1.0 + 1.01 * sign * allowed, allowed).agrees

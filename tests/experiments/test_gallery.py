@@ -13,6 +13,7 @@ from tests.helpers import half_trained, toys
 pytest.importorskip("matplotlib")
 from experiments.gallery import SECTIONS
 from experiments.gallery import __main__ as gallery
+from experiments.reference import moving_digits
 
 SHARED = {"__init__", "__main__", "plane", "style"}
 FOLDER = Path(gallery.__file__).parent
@@ -47,3 +48,18 @@ def test_it_draws(name, digits, monkeypatch):
     assert drawn.std() > 3  # letters, lines or dots on the ground
     assert len(np.unique(drawn)) > 8
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= 90
+
+
+def test_the_moving_picture_of_the_readme_is_small_and_drawn(digits, monkeypatch):
+    """Above noise becomes digits, below a walk ends where it began; the one that is kept is of full length."""
+    monkeypatch.setattr(fmd, "load", lambda path: digits)
+    drawn = moving_digits.frames(6)
+    assert drawn.shape == (6, 20, 8, 8, 1)
+    assert set(np.unique(drawn)) <= set(range(0, 256, moving_digits.LEVEL))
+    assert (drawn[3, :10] != drawn[0, :10]).any()
+    np.testing.assert_array_equal(drawn[4, :10], drawn[3, :10])  # a rest at the end
+    assert (drawn[1, 10:] != drawn[0, 10:]).any()
+    kept = Path(moving_digits.__file__).with_name("moving_digits.webp")
+    assert kept.stat().st_size <= 300_000
+    with Image.open(kept) as animation:
+        assert (animation.n_frames, animation.size) == (40, (604, 124))

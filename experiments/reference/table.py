@@ -1,0 +1,114 @@
+"""The table of results: a row for each config, its figures read from the files that `--mode=eval` wrote.
+
+    python experiments/reference/table.py            # writes table.md; a test compares the two
+
+A row names its files, one for each seed of the training. Figures of several seeds are their mean and standard
+deviation. What no file holds stands in the row: minutes and memory of the training, and the machine.
+"""
+
+import os.path
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fmd.blocks import flatten
+from fmd.checkpoints.locate import SHIPPED, shipped
+from fmd.evaluation.verify import read_row
+
+RESULTS = Path(__file__).with_name("results")
+TABLE = Path(__file__).with_name("table.md")
+DEVICE = "not measured: for accelerators"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A config, and where what it reached is written."""
+
+    config: str
+    files: Mapping[int, str] = field(default_factory=dict)  # by seed: a file in results/, or a model that ships
+    minutes: str = ""  # of training
+    memory: str = ""  # of the training process, at its peak
+    machine: str = ""
+    why: str = "not measured"  # where there are no files
+
+
+def seeds(stem: str, *numbers: int) -> dict[int, str]:
+    """A file for each seed, of names that end in it."""
+    return {number: f"{stem}_seed{number}" for number in numbers}
+
+
+TWO, ONE, BUSY = "2 cores", "1 core, busy", "2 cores, busy"
+ROWS = (
+    Row("digits"),
+    Row("mnist_baseline", seeds("mnist_baseline_cpu", 42, 43, 44), "8 to 10", machine=ONE),
+    Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", machine=TWO),
+    Row("mnist_one_step", {123: "mnist_one_step_cpu_1000"}, "72", "2.1 GB", ONE),
+    Row("mnist_one_step", {123: "mnist"}, "36 more", "2.1 GB", ONE),
+    Row("mnist_transformer"),
+    Row("mnist_denoise", {123: "mnist_denoise_cpu"}, "11", "1.5 GB", BUSY),
+    Row("mnist_super_resolution", {123: "mnist_super_resolution_cpu"}, "11", "1.5 GB", BUSY),
+    Row("fashion_mnist", seeds("fashion_mnist_cpu", 123, 124, 125), "20 to 23", machine=ONE),
+    Row("fashion_mnist", {123: "fashion_mnist"}, "41", machine=ONE),
+    Row("fashion_mnist_one_step", {123: "fashion_mnist_one_step_cpu"}, "53", "2.1 GB", ONE),
+    Row("fashion_mnist_inpaint"),
+    Row("fine_tune", {123: "fine_tune_cpu"}, "6", machine=BUSY),
+    Row("folder"),
+    Row("folder_pairs"),
+    *(Row(name, why=DEVICE) for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
+    *(Row(name, why=DEVICE) for name in ("imagenet64", "imagenet256")),
+)
+COLUMNS = {  # heading: dotted name of the figure, how it is written, in which unit
+    "samples": ("settings.n_samples", "{:,.0f}", 1),
+    "evaluations": ("cost.evaluations_per_image", "{:.0f}", 1),
+    "FID test": ("figures.test.fid", "{:.2f}", 1),
+    "right class, %": ("figures.class_accuracy", "{:.1f}", 100),
+    "precision": ("figures.test.precision", "{:.3f}", 1),
+    "recall": ("figures.test.recall", "{:.3f}", 1),
+    "PSNR, dB": ("figures.paired.psnr_of_draw", "{:.1f}", 1),
+}
+
+
+def main() -> None:
+    TABLE.write_text(text())
+
+
+def text() -> str:
+    """The table as Markdown."""
+    headings = ["config", "seeds", *COLUMNS, "minutes", "memory", "machine", "file"]
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    return "\n".join(lines + [f"| {' | '.join(cells(row))} |" for row in ROWS]) + "\n"
+
+
+def cells(row: Row) -> list[str]:
+    """The cells of a row; of one that was not measured the first and why."""
+    if not row.files:
+        return [f"`{row.config}`", row.why, *[""] * (len(COLUMNS) + 4)]
+    figures = [dict(flatten(read_row(path_of(name)))) for name in row.files.values()]
+    found = [written([values.get(name) for values in figures], form, unit) for name, form, unit in COLUMNS.values()]
+    numbers = ", ".join(map(str, row.files))
+    return [f"`{row.config}`", numbers, *found, row.minutes, row.memory, row.machine, label(list(row.files.values()))]
+
+
+def path_of(name: str) -> Path:
+    """The file of a name, or the folder of a model that ships."""
+    return SHIPPED / name if name in shipped() else RESULTS / f"{name}.json"
+
+
+def written(values: list[float | None], form: str, unit: float) -> str:
+    """A figure, or the mean of several and where they differ their standard deviation; nothing where it is missing."""
+    known = [value * unit for value in values if value is not None]
+    mean = form.format(statistics.fmean(known)) if known else ""
+    return f"{mean} ± {form.format(statistics.stdev(known))}" if len(set(known)) > 1 else mean
+
+
+def label(names: list[str]) -> str:
+    """How files are named in the table: what they have in common, and in braces what not."""
+    if names[0] in shipped():
+        return f"ships: `{names[0]}`"
+    common = os.path.commonprefix(names)
+    return f"`{common}{{{','.join(name.removeprefix(common) for name in names)}}}`" if names[1:] else f"`{common}`"
+
+
+if __name__ == "__main__":
+    main()
