@@ -20,8 +20,10 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    paths = [path for path in sorted(HERE.glob("*.ipynb")) if path.stem[:2] in (sys.argv[1:] or path.stem)]
-    for path in paths:
+    numbers = sys.argv[1:]
+    for path in sorted(HERE.glob("*.ipynb")):
+        if numbers and path.stem[:2] not in numbers:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             print(f"{path.stem}: {measured(path, Path(folder))}", flush=True)
 

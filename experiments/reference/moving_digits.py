@@ -31,8 +31,9 @@ def main() -> None:
 
 def frames(count: int) -> np.ndarray:
     """Twenty digits at each of `count` times, two thirds of them on the way, uint8 [count, 20, 28, 28, 1]."""
-    sampler, digits, key = fmd.load("mnist"), np.arange(10), jax.random.key(0)
-    times = np.linspace(0, 1, count * 2 // 3)
+    sampler, key = fmd.load("mnist"), jax.random.key(0)
+    digits = np.arange(10) % sampler.num_classes
+    times = tuple(np.linspace(0, 1, count * 2 // 3))
     flow = trajectory(sampler, digits, key, times=times, weight=1.3, solver="midpoint", steps=10)
     flow = flow[np.minimum(np.arange(count), len(flow) - 1)]
     first, second = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), (2, 10, *sampler.image_shape)))

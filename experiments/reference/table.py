@@ -6,7 +6,6 @@ A row names its files, one for each seed of the training. Figures of several see
 deviation. What no file holds stands in the row: minutes and memory of the training, and the machine.
 """
 
-import os.path
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from fmd.evaluation.verify import read_row
 
 RESULTS = Path(__file__).with_name("results")
 TABLE = Path(__file__).with_name("table.md")
-DEVICE = "not measured: for accelerators"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Row:
     minutes: str = ""  # of training
     memory: str = ""  # of the training process, at its peak
     machine: str = ""
-    why: str = "not measured"  # where there are no files
+    why: str = ""  # there are no files
 
 
 def seeds(stem: str, *numbers: int) -> dict[int, str]:
@@ -42,28 +40,27 @@ TWO, ONE, BUSY = "2 cores", "1 core, busy", "2 cores, busy"
 ROWS = (
     Row("digits"),
     Row("mnist_baseline", seeds("mnist_baseline_cpu", 42, 43, 44), "8 to 10", machine=ONE),
-    Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", machine=TWO),
+    Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", "1.5 GB", TWO),
     Row("mnist_one_step", {123: "mnist_one_step_cpu_1000"}, "72", "2.1 GB", ONE),
     Row("mnist_one_step", {123: "mnist"}, "36 more", "2.1 GB", ONE),
     Row("mnist_transformer"),
     Row("mnist_denoise", {123: "mnist_denoise_cpu"}, "11", "1.5 GB", BUSY),
     Row("mnist_super_resolution", {123: "mnist_super_resolution_cpu"}, "11", "1.5 GB", BUSY),
-    Row("fashion_mnist", seeds("fashion_mnist_cpu", 123, 124, 125), "20 to 23", machine=ONE),
-    Row("fashion_mnist", {123: "fashion_mnist"}, "41", machine=ONE),
+    Row("fashion_mnist", seeds("fashion_mnist_cpu", 123, 124, 125), "20 to 23", "1.5 GB", ONE),
+    Row("fashion_mnist", {123: "fashion_mnist"}, "41", "1.5 GB", ONE),
     Row("fashion_mnist_one_step", {123: "fashion_mnist_one_step_cpu"}, "53", "2.1 GB", ONE),
     Row("fashion_mnist_inpaint"),
-    Row("fine_tune", {123: "fine_tune_cpu"}, "6", machine=BUSY),
+    Row("fine_tune", {123: "fine_tune_cpu"}, "6", "1.5 GB", BUSY),
     Row("folder"),
     Row("folder_pairs"),
-    *(Row(name, why=DEVICE) for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
-    *(Row(name, why=DEVICE) for name in ("imagenet64", "imagenet256")),
+    *(Row(name, why="for accelerators") for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
+    *(Row(name, why="for accelerators") for name in ("imagenet64", "imagenet256")),
 )
 COLUMNS = {  # heading: dotted name of the figure, how it is written, in which unit
     "samples": ("settings.n_samples", "{:,.0f}", 1),
     "evaluations": ("cost.evaluations_per_image", "{:.0f}", 1),
     "FID test": ("figures.test.fid", "{:.2f}", 1),
     "right class, %": ("figures.class_accuracy", "{:.1f}", 100),
-    "precision": ("figures.test.precision", "{:.3f}", 1),
     "recall": ("figures.test.recall", "{:.3f}", 1),
     "PSNR, dB": ("figures.paired.psnr_of_draw", "{:.1f}", 1),
 }
@@ -83,11 +80,11 @@ def text() -> str:
 def cells(row: Row) -> list[str]:
     """The cells of a row; of one that was not measured the first and why."""
     if not row.files:
-        return [f"`{row.config}`", row.why, *[""] * (len(COLUMNS) + 4)]
+        return [f"`{row.config}`", "not measured", *[""] * (len(COLUMNS) + 3), row.why]
     figures = [dict(flatten(read_row(path_of(name)))) for name in row.files.values()]
     found = [written([values.get(name) for values in figures], form, unit) for name, form, unit in COLUMNS.values()]
     numbers = ", ".join(map(str, row.files))
-    return [f"`{row.config}`", numbers, *found, row.minutes, row.memory, row.machine, label(list(row.files.values()))]
+    return [f"`{row.config}`", numbers, *found, row.minutes, row.memory, row.machine, label(row.files)]
 
 
 def path_of(name: str) -> Path:
@@ -102,12 +99,13 @@ def written(values: list[float | None], form: str, unit: float) -> str:
     return f"{mean} ± {form.format(statistics.stdev(known))}" if len(set(known)) > 1 else mean
 
 
-def label(names: list[str]) -> str:
-    """How files are named in the table: what they have in common, and in braces what not."""
-    if names[0] in shipped():
-        return f"ships: `{names[0]}`"
-    common = os.path.commonprefix(names)
-    return f"`{common}{{{','.join(name.removeprefix(common) for name in names)}}}`" if names[1:] else f"`{common}`"
+def label(files: Mapping[int, str]) -> str:
+    """How the files of a row are named in the table: one name for all, with their seeds in braces."""
+    seed, name = next(iter(files.items()))
+    if name in shipped():
+        return f"ships: `{name}`"
+    several = "{" + ",".join(map(str, files)) + "}"
+    return f"`{name.replace(str(seed), several) if len(files) > 1 else name}`"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.notebooks.timing import program
 from tests.helpers import toys
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +23,6 @@ every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def cells(path, kind):
     """The text of the cells of a kind, "code" or "markdown"."""
     return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
-
-
-def program(path):
-    """All code cells as one program, without the lines that only a notebook understands."""
-    lines = "\n\n".join(cells(path, "code")).splitlines()
-    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
 
 
 def test_they_are_a_course():
