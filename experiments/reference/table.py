@@ -3,7 +3,7 @@
     python experiments/reference/table.py            # writes table.md; a test compares the two
 
 A row names its files, one for each seed of the training. Figures of several seeds are their mean and standard
-deviation. What no file holds stands in the row: minutes and memory of the training, and the machine.
+deviation. What no file holds stands in the row: memory of the training, the machine, and minutes of older runs.
 """
 
 import statistics
@@ -25,7 +25,7 @@ class Row:
 
     config: str
     files: Mapping[int, str] = field(default_factory=dict)  # by seed: a file in results/, or a model that ships
-    minutes: str = ""  # of training
+    minutes: str = ""  # of training; default: those of the steps, where the files say them
     memory: str = ""  # of the training process, at its peak
     machine: str = ""
     why: str = ""  # there are no files
@@ -43,19 +43,21 @@ ROWS = (
     Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", "1.5 GB", TWO),
     Row("mnist_one_step", {123: "mnist_one_step_cpu_1000"}, "72", "2.1 GB", ONE),
     Row("mnist_one_step", {123: "mnist"}, "36 more", "2.1 GB", ONE),
-    Row("mnist_transformer"),
+    Row("mnist_transformer", {123: "mnist_transformer_cpu"}, memory="1.7 GB", machine=ONE),
     Row("mnist_denoise", {123: "mnist_denoise_cpu"}, "11", "1.5 GB", BUSY),
     Row("mnist_super_resolution", {123: "mnist_super_resolution_cpu"}, "11", "1.5 GB", BUSY),
     Row("fashion_mnist", seeds("fashion_mnist_cpu", 123, 124, 125), "20 to 23", "1.5 GB", ONE),
     Row("fashion_mnist", {123: "fashion_mnist"}, "41", "1.5 GB", ONE),
     Row("fashion_mnist_one_step", {123: "fashion_mnist_one_step_cpu"}, "53", "2.1 GB", ONE),
-    Row("fashion_mnist_inpaint"),
+    Row("fashion_mnist_inpaint", {123: "fashion_mnist_inpaint_cpu"}, memory="1.5 GB", machine=ONE),
     Row("fine_tune", {123: "fine_tune_cpu"}, "6", "1.5 GB", BUSY),
+    Row("fine_tune", {123: "fine_tune_lora_cpu"}, memory="1.5 GB", machine=ONE),
     Row("folder"),
     Row("folder_pairs"),
     *(Row(name, why="for accelerators") for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
     *(Row(name, why="for accelerators") for name in ("imagenet64", "imagenet256")),
 )
+MINUTES = ("cost.training_device_hours", "{:.0f}", 60)
 COLUMNS = {  # heading: dotted name of the figure, how it is written, in which unit
     "samples": ("settings.n_samples", "{:,.0f}", 1),
     "evaluations": ("cost.evaluations_per_image", "{:.0f}", 1),
@@ -82,9 +84,12 @@ def cells(row: Row) -> list[str]:
     if not row.files:
         return [f"`{row.config}`", "not measured", *[""] * (len(COLUMNS) + 3), row.why]
     figures = [dict(flatten(read_row(path_of(name)))) for name in row.files.values()]
-    found = [written([values.get(name) for values in figures], form, unit) for name, form, unit in COLUMNS.values()]
+    *found, minutes = [
+        written([values.get(name) for values in figures], form, unit)
+        for name, form, unit in (*COLUMNS.values(), MINUTES)
+    ]
     numbers = ", ".join(map(str, row.files))
-    return [f"`{row.config}`", numbers, *found, row.minutes, row.memory, row.machine, label(row.files)]
+    return [f"`{row.config}`", numbers, *found, row.minutes or minutes, row.memory, row.machine, label(row.files)]
 
 
 def path_of(name: str) -> Path:
