@@ -17,6 +17,7 @@ from fmd.evaluation.verify import read_row
 
 RESULTS = Path(__file__).with_name("results")
 TABLE = Path(__file__).with_name("table.md")
+NO_BREAK = "\u00a0"  # a space at which no line is broken
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Row:
     minutes: str = ""  # of training; default: those of the steps, where the files say them
     memory: str = ""  # of the training process, at its peak
     machine: str = ""
-    why: str = ""  # there are no files
+    what: str = ""  # of several rows of a config, or why there are no files
 
 
 def seeds(stem: str, *numbers: int) -> dict[int, str]:
@@ -42,20 +43,20 @@ ROWS = (
     Row("mnist_baseline", seeds("mnist_baseline_cpu", 42, 43, 44), "8 to 10", machine=ONE),
     Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", "1.5 GB", TWO),
     Row("mnist_one_step", {123: "mnist_one_step_cpu_1000"}, "72", "2.1 GB", ONE),
-    Row("mnist_one_step", {123: "mnist"}, "36 more", "2.1 GB", ONE),
+    Row("mnist_one_step", {123: "mnist"}, "36 more", "2.1 GB", ONE, "ships"),
     Row("mnist_transformer", {123: "mnist_transformer_cpu"}, memory="1.7 GB", machine=ONE),
     Row("mnist_denoise", {123: "mnist_denoise_cpu"}, "11", "1.5 GB", BUSY),
     Row("mnist_super_resolution", {123: "mnist_super_resolution_cpu"}, "11", "1.5 GB", BUSY),
     Row("fashion_mnist", seeds("fashion_mnist_cpu", 123, 124, 125), "20 to 23", "1.5 GB", ONE),
-    Row("fashion_mnist", {123: "fashion_mnist"}, "41", "1.5 GB", ONE),
+    Row("fashion_mnist", {123: "fashion_mnist"}, "41", "1.5 GB", ONE, "ships"),
     Row("fashion_mnist_one_step", {123: "fashion_mnist_one_step_cpu"}, "53", "2.1 GB", ONE),
     Row("fashion_mnist_inpaint", {123: "fashion_mnist_inpaint_cpu"}, memory="1.5 GB", machine=ONE),
     Row("fine_tune", {123: "fine_tune_cpu"}, "6", "1.5 GB", BUSY),
-    Row("fine_tune", {123: "fine_tune_lora_cpu"}, memory="1.5 GB", machine=ONE),
+    Row("fine_tune", {123: "fine_tune_lora_cpu"}, memory="1.5 GB", machine=ONE, what="low-rank"),
     Row("folder"),
     Row("folder_pairs"),
-    *(Row(name, why="for accelerators") for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
-    *(Row(name, why="for accelerators") for name in ("imagenet64", "imagenet256")),
+    *(Row(name, what="for accelerators") for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
+    *(Row(name, what="for accelerators") for name in ("imagenet64", "imagenet256")),
 )
 MINUTES = ("cost.training_device_hours", "{:.0f}", 60)
 COLUMNS = {  # heading: dotted name of the figure, how it is written, in which unit
@@ -76,20 +77,24 @@ def text() -> str:
     """The table as Markdown."""
     headings = ["config", "seeds", *COLUMNS, "minutes", "memory", "machine", "file"]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(cells(row))} |" for row in ROWS]) + "\n"
+    for row in ROWS:
+        unbroken = [cell.replace(" ", NO_BREAK) for cell in cells(row)]
+        lines.append(f"| {' | '.join(unbroken)} |")
+    return "\n".join(lines) + "\n"
 
 
 def cells(row: Row) -> list[str]:
-    """The cells of a row; of one that was not measured the first and why."""
+    """The cells of a row; of one that was not measured the first two."""
+    name = f"`{row.config}`, {row.what}" if row.what else f"`{row.config}`"
     if not row.files:
-        return [f"`{row.config}`", "not measured", *[""] * (len(COLUMNS) + 3), row.why]
+        return [name, "not measured", *[""] * (len(COLUMNS) + 4)]
     figures = [dict(flatten(read_row(path_of(name)))) for name in row.files.values()]
     *found, minutes = [
         written([values.get(name) for values in figures], form, unit)
         for name, form, unit in (*COLUMNS.values(), MINUTES)
     ]
     numbers = ", ".join(map(str, row.files))
-    return [f"`{row.config}`", numbers, *found, row.minutes or minutes, row.memory, row.machine, label(row.files)]
+    return [name, numbers, *found, row.minutes or minutes, row.memory, row.machine, label(row.files)]
 
 
 def path_of(name: str) -> Path:
@@ -108,7 +113,7 @@ def label(files: Mapping[int, str]) -> str:
     """How the files of a row are named in the table: one name for all, with their seeds in braces."""
     seed, name = next(iter(files.items()))
     if name in shipped():
-        return f"ships: `{name}`"
+        return f"`fmd/shipped/{name}`"
     several = "{" + ",".join(map(str, files)) + "}"
     return f"`{name.replace(str(seed), several) if len(files) > 1 else name}`"
 
