@@ -42,7 +42,7 @@ ROWS = (
     Row("digits"),
     Row("mnist_baseline", seeds("mnist_baseline_cpu", 42, 43, 44), "8 to 10", machine=ONE),
     Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", "1.5 GB", TWO),
-    Row("mnist_one_step", {123: "mnist_one_step_cpu_1000"}, "72", "2.1 GB", ONE),
+    Row("mnist_one_step", {123: "mnist_one_step_cpu"}, "60", "2.1 GB", ONE),
     Row("mnist_one_step", {123: "mnist"}, "36 more", "2.1 GB", ONE, "ships"),
     Row("mnist_transformer", {123: "mnist_transformer_cpu"}, memory="1.7 GB", machine=ONE),
     Row("mnist_denoise", {123: "mnist_denoise_cpu"}, "11", "1.5 GB", BUSY),
