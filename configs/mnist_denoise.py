@@ -11,7 +11,7 @@ experiments/reference; on an accelerator it is not measured yet. For comparison 
 predicts the mean of all that fits in place of a draw:
 
     python -m fmd.main --config=configs/mnist_denoise.py --config.method.name=regression \\
-        --config.path.times.name=uniform --workdir=runs/mnist_denoise_mean
+        --config.path.times.name=uniform --config.sample.steps=1 --workdir=runs/mnist_denoise_mean
 """
 
 import runpy
