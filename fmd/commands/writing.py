@@ -40,7 +40,7 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
 
         def overview(info: RunInfo) -> Overview:
             if not inputs.told_an_image(info):
-                refuse_data(overrides, "this model is told no image, and its export reads no data")
+                refuse_data(overrides, "an export reads no data but to show what a model that is told an image makes")
                 return Overview.of(info, None)
             try:
                 return Overview.of(info, load_data(info.config, overrides, trust=parsed.trust), DRAWS)

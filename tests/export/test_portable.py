@@ -125,12 +125,14 @@ class Brittle(nn.Module):
     num_classes: int = toys.CLASSES
 
     @nn.compact
-    def __call__(self, x, t, y, train=False):
+    def __call__(self, x, t, y, train=False, r=None):
         return x.reshape(int(x.shape[0]), -1).reshape(x.shape)
 
 
 def test_a_model_that_does_not_lower_for_any_batch_size_is_named_in_one_line():
-    info = half_trained.make_info()
+    """Jumps call it with the batch; a guided call maps over the examples, and any model is one for any batch there."""
+    sample = {"solver": "jump", "guidance": {"name": "cfg", "weight": 1.0}}
+    info = half_trained.make_info(method={"name": "mean_flow"}, sample=sample)
     message = r"model 'unet' cannot be exported for any batch size .* shapes from x"
     with pytest.raises(ValueError, match=message) as refused:
         portable.serialize(Brittle(), {}, info, info.config.sample)
