@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
         "model": {"base_channels": 32, "channel_multipliers": (1, 2), "num_res_blocks": 1, "attention_resolutions": (),
                   "dropout": 0.0, "dtype": "float32"},
         "train": {"num_steps": 2000, "batch_size": 32},
-        "optimizer": {"learning_rate": 1e-3, "warmup_steps": 100},
+        "optimizer": {"name": "muon", "learning_rate": 6e-3, "warmup_steps": 0},
         "ema": {"decays": (0.99,)},
         "checkpoint": {"every": 500},
         "log": {"eval_every": 500, "eval_examples": 256, "samples_every": 500},
