@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "operations.json"
 PROGRAMS = ("training step", "sampler")
 CONFIGS = ("mnist_cfg_strong", "mnist_transformer")
-ROUGH = {"equations": 0.01, "numbers": 0.003}  # shares by which versions of JAX may differ; the others are exact
+ROUGH = {"equations": 0.02, "numbers": 0.003}  # shares by which versions of JAX may differ; the others are exact
 AGAIN = "if that is meant, say so in the commit and run python -m tests.helpers.operations"
 
 
