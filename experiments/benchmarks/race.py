@@ -52,7 +52,7 @@ KEPT = {"checkpoint.keep_last": 99, "log.eval_every": 0, "log.eval_examples": 1,
 
 @dataclass(frozen=True)
 class Race:
-    """What all contestants are told."""
+    """The orders that all contestants share."""
 
     out: Path
     every: int  # steps from checkpoint to checkpoint

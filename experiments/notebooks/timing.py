@@ -36,7 +36,7 @@ def program(path: Path) -> str:
 
 
 def measured(path: Path, folder: Path) -> str:
-    """What a notebook takes, run in an empty folder; an error of the notebook ends the program."""
+    """Time and memory of a notebook, run in an empty folder; its errors end the program."""
     (folder / "notebook.py").write_text(program(path))
     environment = os.environ | {
         "PYTHONPATH": str(HERE.parents[1]),

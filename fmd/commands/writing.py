@@ -45,6 +45,8 @@ def export_model(parsed: flags.FlagValues, overrides: Overrides) -> None:
             try:
                 return Overview.of(info, load_data(info.config, overrides, trust=parsed.trust), DRAWS)
             except (OSError, ValueError) as error:
+                if any(name.split(".")[0] == "data" for name, _ in overrides):  # somebody said where it lies
+                    raise
                 logging.warning("the picture is of a model that is told nothing, for want of its data set: %s", error)
                 return Overview.of(info, None)
 

@@ -65,7 +65,7 @@ def written(program) -> Counter[str]:
 
 
 def changes(expected: dict[str, int], found: dict[str, int]) -> list[str]:
-    """What differs by more than versions of JAX do, in words."""
+    """The differences beyond those of JAX's versions, in words."""
     kinds = sorted(expected.keys() | found.keys())
     pairs = [(kind, expected.get(kind, 0), found.get(kind, 0)) for kind in kinds]
     return [
