@@ -1,11 +1,13 @@
 """Stage: the device computes what a CPU computes, in every layout, after a resume, and from an exported file.
 
 A small network with every kind of layer and weights that are nowhere zero takes three training steps and draws guided
-images. The reference is a process of its own on the CPU of the same machine, in float32 at highest precision.
+images, in a process for each variant; all go side by side, since compiling takes most of their time. The reference is
+one on the CPU of the same machine, in float32 at highest precision.
 """
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import stage as stages
 HERE = Path(__file__).resolve()
 TINY = {"model__channel_multipliers": (1,), "model__attention_resolutions": (8,)}
 NEAR = 1e-5  # relative difference of loss, gradient norm, parameters and velocity from the CPU's
+CPU = "on the CPU"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # matrix product precision, changes of the config
     "float32 at highest": ("highest", {}),
     "float32 by default": ("default", {}),
@@ -28,21 +31,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # matrix product precision,
 
 
 def main(stage: stages.Stage) -> None:
-    file = stage.work / "cpu_numbers.npz"
     changes = TINY if stage.tiny else {}
-    on_cpu = stages.start_command([sys.executable, HERE, file, json.dumps(changes)], env={"JAX_PLATFORMS": "cpu"})
-    chosen = dict(VARIANTS)
+    trials = resume.begin(stage)
+    chosen = {CPU: VARIANTS["float32 at highest"], **VARIANTS}
     if stage.tiny:
         chosen.pop("float32 by default")  # on a CPU it is the same
-        on_cpu.wait()  # there this process finds compiled what that one has
-    found = {name: numbers(precision, changes | own) for name, (precision, own) in chosen.items()}
-    if on_cpu.wait():
-        raise RuntimeError("the CPU's numbers could not be had; the log says why")
-    with np.load(file) as kept:
-        reference = dict(kept)
+    with ThreadPoolExecutor(2 if stage.tiny else len(chosen)) as pool:
+        coming = {name: pool.submit(apart, stage, name, changes) for name in chosen}
+        grey = exported_against_sampled(changes)
+        found = {name: future.result() for name, future in coming.items()}
+    reference = found.pop(CPU)
     compared = {name: {key: difference(own[key], reference[key]) for key in own} for name, own in found.items()}
     stage.record(against_the_cpu=compared)
-    for name in (name for name in chosen if "images" in compared[name]):
+    for name in (name for name in found if "images" in compared[name]):
         worst = max(compared[name][key] for key in ("loss", "gradient norm", "parameters", "velocity"))
         judged = name == "float32 at highest"
         stage.row(f"against the CPU, {name}", said(worst, compared[name]["images"]), f"{NEAR:.0e}" if judged else "",
@@ -55,16 +56,25 @@ def main(stage: stages.Stage) -> None:
         worst = max(one[key] for key in ("loss", "gradient norm", "parameters"))
         stage.row(f"{name} against jit", f"{worst:.1e}", f"{NEAR:.0e}", worst <= NEAR)
 
-    grey = exported_against_sampled(changes)
     stage.record(exported_grey_levels=grey)
     stage.row("exported program against the sampler", f"{grey:.0f} grey levels at most", "1", grey <= 1)
-    resume.check(stage)
+    resume.check(stage, trials)
 
 
-def numbers(precision: str, overrides: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The numbers of the small network with matrix products of a precision."""
+def apart(stage: stages.Stage, name: str, changes: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The numbers of a variant from a process of its own; that named CPU sees no other device."""
+    file = stage.work / f"numbers_{name.replace(' ', '_')}.npz"
+    env = {"JAX_PLATFORMS": "cpu"} if name == CPU else None
+    stages.run_command([sys.executable, HERE, file, name, json.dumps(changes)], stage.left(), env=env)
+    with np.load(file) as kept:
+        return dict(kept)
+
+
+def numbers(name: str, changes: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The numbers of the small network in a variant."""
+    precision, own = VARIANTS["float32 at highest" if name == CPU else name]
     with jax.default_matmul_precision(precision):
-        return programs.small_numbers(**overrides)
+        return programs.small_numbers(**changes | own)
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -91,7 +101,7 @@ def exported_against_sampled(changes: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1].endswith(".npz"):  # the process on the CPU
-        np.savez(sys.argv[1], **numbers("highest", json.loads(sys.argv[2])))
+    if sys.argv[1].endswith(".npz"):  # the process of a variant
+        np.savez(sys.argv[1], **numbers(sys.argv[2], json.loads(sys.argv[3])))
     else:
         stages.run(main)

@@ -1,4 +1,4 @@
-"""Variants of a training step, compiled in one process and timed in turn; the first one's kernels and program, too.
+"""Variants of a training step, compiled side by side and timed in turn; the first one's kernels and program, too.
 
     python compare.py '{"config": "mnist_cfg_strong", "variants": {"as it is": {}, "no dropout": {"overrides":
         {"model.dropout": 0.0}}}, "seconds": 5}' FILE
@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ class Compiled:
         self.seconds.append(time.perf_counter() - started)
 
 
-def prepare(order: dict[str, Any], variant: dict[str, Any]) -> Compiled:
-    """Traces and compiles a variant, and says what that took and what came out."""
+def prepare(order: dict[str, Any], variant: dict[str, Any], pool: ThreadPoolExecutor) -> Future[Compiled]:
+    """Traces a variant, has it compiled beside the next one's tracing, and says what that took and what came out."""
     config = programs.config_of(order["config"], order.get("overrides", {}) | variant.get("overrides", {}))
     with programs.variant(variant.get("change", "as it is")), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -51,37 +52,52 @@ def prepare(order: dict[str, Any], variant: dict[str, Any]) -> Compiled:
         program, resident, feed = programs.bare_step(run)
         started = time.perf_counter()
         lowered = program.trace(run.state, resident, feed).lower()
-        traced = time.perf_counter()
-        compiled = lowered.compile(variant.get("compiler"))
-        finished = time.perf_counter()
-    memory = compiled.memory_analysis()
+        traced = time.perf_counter() - started
     per_image = forward(run.model, run.dataset.image_shape).total() * TRAINING
-    facts = {
-        "trace_seconds": traced - started,
-        "compile_seconds": finished - traced,
-        "donation_warnings": sum("donated" in str(one.message) for one in caught),
-        "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(run.state)),
-        "aliased_bytes": memory.alias_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
-        "flops_per_image": per_image,
-    }
     images = config.train.batch_size * config.train.steps_per_dispatch
-    return Compiled(compiled, run.state, (resident, feed), images, facts)
+
+    def finish() -> Compiled:
+        started = time.perf_counter()
+        compiled = lowered.compile(variant.get("compiler"))
+        memory = compiled.memory_analysis()
+        facts = {
+            "trace_seconds": traced,
+            "compile_seconds": time.perf_counter() - started,
+            "donation_warnings": sum("donated" in str(one.message) for one in caught),
+            "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(run.state)),
+            "aliased_bytes": memory.alias_size_in_bytes,
+            "temporary_bytes": memory.temp_size_in_bytes,
+            "argument_bytes": memory.argument_size_in_bytes,
+            "flops_per_image": per_image,
+        }
+        return Compiled(compiled, run.state, (resident, feed), images, facts)
+
+    return pool.submit(finish)
 
 
 def main(order: dict[str, Any], file: Path) -> None:
     found: dict[str, Any] = {"config": order["config"], "device": jax.devices()[0].device_kind, "variants": {}}
+    started = time.monotonic()
+    coming: dict[str, Future[Compiled]] = {}
     ready: dict[str, Compiled] = {}
-    for name, variant in order["variants"].items():
-        try:
-            one = prepare(order, variant)
-            found["variants"][name] = one.facts
-            one.step()
-            ready[name] = one
-        except Exception as error:
-            found["variants"][name] = found["variants"].get(name, {}) | {"error": said(error)}
-        write_json(file, found)
+    with ThreadPoolExecutor() as pool:
+        for name, variant in order["variants"].items():
+            if time.monotonic() - started > order.get("begin_within", float("inf")):
+                found["variants"][name] = {"error": "left out: no time"}
+                continue
+            try:
+                coming[name] = prepare(order, variant, pool)
+            except Exception as error:
+                found["variants"][name] = {"error": said(error)}
+        for name, future in coming.items():
+            try:
+                one = future.result()
+                found["variants"][name] = one.facts
+                one.step()
+                ready[name] = one
+            except Exception as error:
+                found["variants"][name] = found["variants"].get(name, {}) | {"error": said(error)}
+            write_json(file, found)
     for one in ready.values():
         one.step()
         one.seconds.clear()

@@ -25,7 +25,7 @@ MOST_OVER_BARE = 1.03
 LEAST = {"mnist": 60, "fashion_mnist": 90}  # seconds that a set needs
 CONFIGS = {"mnist": "mnist_cfg_strong", "fashion_mnist": "fashion_mnist"}
 TINY = {"train.num_steps": 20, "train.batch_size": 32, "model.base_channels": 8, "model.embedding_dim": 16,
-        "model.channel_multipliers": "(1,)", "sample.steps": 1,
+        "model.channel_multipliers": "(1,)", "model.attention_resolutions": "()", "sample.steps": 1,
         "optimizer.warmup_steps": 0, "checkpoint.every": 20, "log.every": 10, "log.eval_every": 20,
         "log.samples_every": 20, "log.samples_per_class": 1, "log.eval_examples": 20}  # fmt: skip
 
@@ -56,6 +56,7 @@ def recipe(stage: stages.Stage, name: str, path: str) -> None:
 
     every, samples = (20, 140) if stage.tiny else (1000, 5000)
     keys = {"log.quality_every": every, "log.quality_samples": samples, **(TINY if stage.tiny else {})}
+    keys |= dict(change.split("=", 1) for change in stage.order.get("recipe", []))
     if stage.tiny:
         keys |= {"data.source": "idx", "data.params.name": name, "data.params.num_classes": 10}
     keys["data.params.path"] = path

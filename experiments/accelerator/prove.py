@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,9 +40,10 @@ STAGES = {
     "environment": Limit(60, 15),
     "agree": Limit(200, 60),
     "speed": Limit(540, 90),
+    "variants": Limit(300, 90),
+    "recipes": Limit(300, 90),
     "digits": Limit(420, 90),
     "cifar10": Limit(240, 90),
-    "suspects": Limit(240, 90),
     "transformer": Limit(180, 60),
 }
 DATA = ("mnist", "fashion_mnist", "cifar10")
@@ -65,11 +67,12 @@ def main() -> int:
         order = {"name": name, "work": str(work), "out": str(out), "tiny": args.tiny}
         order |= {"seconds": min(STAGES[name].most * (10 if args.tiny else 1), left) - 3}
         order |= {key: str(path.absolute()) for key in DATA if (path := getattr(args, key))}
+        order["recipe"] = args.recipe
         print(f"{name}: at most {order['seconds']:.0f} s", flush=True)
         run(order, results, out / "log.txt")
         print(table({name: results.stages[name]}), flush=True)
 
-    with ThreadPoolExecutor(2 if args.tiny else 1) as pool:  # side by side where no figure counts
+    with ThreadPoolExecutor(os.cpu_count() if args.tiny else 1) as pool:  # side by side where no figure counts
         list(pool.map(stage, sorted(chosen, key=list(STAGES).index)))
     print(f"\n{table(results.stages)}")
     return int(any(results.stages[name]["status"] not in ("passed", "left out") for name in chosen))
@@ -102,6 +105,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--mnist", type=Path, help="folder with MNIST's four IDX files")
     parser.add_argument("--fashion_mnist", type=Path, help="folder with Fashion-MNIST's four IDX files")
     parser.add_argument("--cifar10", type=Path, help="archive with train/CLASS/*.jpg and test/CLASS/*.jpg")
+    parser.add_argument("--recipe", nargs="*", default=[], metavar="KEY=VALUE", help="changes of what `digits` trains")
     parser.add_argument("--tiny", action="store_true", help="the rehearsal, with data of its own")
     return parser.parse_args()
 
@@ -141,7 +145,7 @@ def environment(order: dict[str, Any]) -> dict[str, str]:
     told = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
     told |= {"FMD_DATA_DIR": str(work / "data"), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     told |= {"JAX_COMPILATION_CACHE_DIR": str(work / "xla"), "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}
-    if order["tiny"]:
+    if order["tiny"] and not shutil.which("nvidia-smi"):  # programs of a GPU are not made without optimisations
         told |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return os.environ | told
 

@@ -24,10 +24,9 @@ TINY = {"model.base_channels": 8, "model.channel_multipliers": "(1,)", "model.at
         "model.embedding_dim": 16, "model.head_dim": 8, "train.steps_per_dispatch": 1}  # fmt: skip
 
 
-def check(stage: stages.Stage) -> None:
-    """Makes the runs, two rounds of them side by side, and compares their weights and logs bit by bit."""
-    steps = 20 if stage.tiny else 200
-    warm = stage.work / "resume_cache"
+def begin(stage: stages.Stage) -> list["Trial"]:
+    """Starts the runs of the first round."""
+    steps, warm = size(stage)
     first = [Trial(stage, "went on", steps, warm, stop_at=steps // 2)]
     if not stage.tiny:
         first += [Trial(stage, "compiled anew", steps, stage.work / "resume_cache_2")]
@@ -35,7 +34,18 @@ def check(stage: stages.Stage) -> None:
             Trial(stage, name, steps, stage.work / f"resume_cache_{name[-1]}", deterministic=True)
             for name in ("deterministic 3", "deterministic 4")
         ]
+    return first
+
+
+def size(stage: stages.Stage) -> tuple[int, Path]:
+    """(steps of a run, the cache that both halves of one use)."""
+    return 20 if stage.tiny else 200, stage.work / "resume_cache"
+
+
+def check(stage: stages.Stage, first: list["Trial"]) -> None:
+    """Waits for the first round, makes the second, and compares weights and logs bit by bit."""
     ended = finish(first)
+    steps, warm = size(stage)
     second = [Trial(stage, "whole", steps, warm), Trial(stage, "went on", steps, warm)]
     ended |= finish(second)
     pairs = {"stopped and went on": ("whole", "went on")}
@@ -96,7 +106,3 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "same log": logs[0] == logs[1],
         "largest difference": float(np.abs(ours - theirs).max()),
     }
-
-
-if __name__ == "__main__":
-    stages.run(check)

@@ -1,4 +1,4 @@
-"""Stage: training step and guided sampler against PyTorch, steps per dispatch, attention, and where the time goes.
+"""Stage: training step and guided sampler against PyTorch.
 
 The comparison is that of experiments/benchmarks/against_pytorch.py: the same network to the parameter, processes timed
 in turn, PyTorch with channels_last, bfloat16 under autocast and torch.compile. Each part is a command of its own; one
@@ -9,7 +9,6 @@ import json
 import runpy
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import stage as stages
@@ -25,21 +24,17 @@ TRAIN_IMAGES = {"mnist": 60_000, "cifar10": 50_000}  # as many as a real run has
 TARGET = 1.3
 UTILISATION = 0.25
 LEAST = 45  # seconds that a part needs
+PARTS = [("train", "cifar10"), ("train", "mnist"), ("sample", "cifar10"), ("sample", "mnist")]
 
 
 def main(stage: stages.Stage) -> None:
-    parts = [(against_pytorch, "train", "cifar10"), (against_pytorch, "train", "mnist"), (variants, "", "mnist"),
-             (variants, "", "cifar10"), (against_pytorch, "sample", "cifar10"),
-             (against_pytorch, "sample", "mnist")]  # fmt: skip
-    if stage.tiny:  # each kind of part once
-        parts = [parts[1], parts[2], parts[5]]
-    for part, task, case in parts:
-        name = f"{task} {case}" if task else f"variants of {case}"
+    for task, case in (("train", "mnist"), ("sample", "mnist")) if stage.tiny else PARTS:
+        name = f"{task} {case}"
         if stage.left() < LEAST and not stage.tiny:
             stage.row(name, "left out: no time")
             continue
         try:
-            part(stage, task, case)
+            against_pytorch(stage, task, case)
         except Exception as error:
             stage.row(name, f"failed: {str(error)[:200]}")
 
@@ -91,51 +86,6 @@ def against_pytorch(stage: stages.Stage, task: str, case: str) -> None:
                   ratio >= TARGET if judged else None)  # fmt: skip
     if not torch:
         stage.row(f"{task} {case} over PyTorch", "no torch here")
-
-
-def variants(stage: stages.Stage, _: str, case: str) -> None:
-    """Steps per dispatch, and attention by cuDNN; the kernels of the step as the config has it."""
-    strides = (1,) if stage.tiny else (1, 5, 10)
-    usual = {"mnist": 10, "cifar10": 5}[case]
-    chosen = {f"{n} steps per dispatch": {"overrides": {"train.steps_per_dispatch": n}} for n in strides}
-    chosen["cuDNN attention"] = {"overrides": {"train.steps_per_dispatch": usual}, "change": "cuDNN attention"}
-    first = f"{strides[0] if stage.tiny else usual} steps per dispatch"
-    chosen = {first: chosen.pop(first), **chosen}  # what the config says comes first, and is compiled already
-    compare(stage, f"variants of {case}", CONFIGS[case], chosen, overrides(stage, case),
-            train_images=64 if stage.tiny else TRAIN_IMAGES[case], kernels=True)  # fmt: skip
-
-
-def compare(
-    stage: stages.Stage, name: str, config: str, chosen: dict[str, Any], changes: dict[str, Any], **more: Any
-) -> None:
-    """Runs compare.py, and adds a line per variant with its speed over that of the first."""
-    file = Path(stage.work) / f"{name.replace(' ', '_')}.json"
-    order = {"config": config, "variants": chosen, "overrides": changes, "seconds": 0.3 if stage.tiny else 3, **more}
-    try:
-        stages.run_command([sys.executable, stages.HERE / "compare.py", json.dumps(order), file], stage.left())
-    finally:
-        found = json.loads(file.read_text()) if file.exists() else {}
-        stage.record(**{name: found})
-    first, *_ = (one for one in found["variants"].values() if "images_per_second" in one)
-    stage.row(f"{config}, donation", f"{first['aliased_bytes'] / first['state_bytes']:.1%} of the state, "
-              f"{first['donation_warnings']} warnings", "all of it", donated(first))  # fmt: skip
-    for what, one in found["variants"].items():
-        if "error" in one:
-            stage.row(f"{config}, {what}", one["error"][:100])
-            continue
-        ratio = one["images_per_second"] / first["images_per_second"]
-        stage.row(f"{config}, {what}", f"{one['images_per_second']:.0f} images/s, {ratio:.3f}; compiled in "
-                  f"{one['compile_seconds']:.0f} s, {one['temporary_bytes'] / 2**30:.2f} GiB")  # fmt: skip
-    if found.get("kernels", {}).get("most_expensive"):
-        told = found["kernels"]
-        top = told["most_expensive"][0]
-        stage.row(f"{config}, kernels", f"{told['launches_per_call']:.0f} a call; {told['share_of_moving']:.1%} of the "
-                  f"time only moves; first {top['kernel'][:40]} {top['share']:.1%}")  # fmt: skip
-
-
-def donated(facts: dict[str, Any]) -> bool:
-    """True where a step writes its new state over the old one."""
-    return facts["aliased_bytes"] >= facts["state_bytes"] and not facts["donation_warnings"]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stage: the training step of a transformer, S/2 on CIFAR-10 in bfloat16: utilisation, attention, recomputing."""
 
 import stage as stages
-from speed import compare
+from variants import compare
 
 TINY = {"model.depth": 2, "model.width": 16, "model.heads": 2, "train.batch_size": 8, "train.steps_per_dispatch": 1}
 VARIANTS = {
