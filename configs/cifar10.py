@@ -3,8 +3,9 @@
     pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/cifar10.py
 
-Not run yet. Network, dropout, learning rate, EMA and number of images follow what the field reports for an FID near
-3.6 (arXiv 2302.00482), with labels, a larger batch for larger devices, and logit-normal times.
+Not trained to its end yet: its step makes 10,953 images/s on one H200 (experiments/accelerator), so all of them take 78
+minutes there, and 13 GiB. Network, dropout, learning rate, EMA and number of images follow what the field reports for
+an FID near 3.6 (arXiv 2302.00482), with labels, a larger batch for larger devices, and logit-normal times.
 """
 
 from ml_collections import ConfigDict
