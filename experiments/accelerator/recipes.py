@@ -6,7 +6,10 @@ teach is compared. The stage `digits` then trains one of them alone, against the
 
 import contextlib
 import json
+import subprocess
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import stage as stages
@@ -48,7 +51,9 @@ def main(stage: stages.Stage) -> None:
                   None if stage.tiny else good(last))  # fmt: skip
 
 
-def start(stage: stages.Stage, name: str, path: str, steps: int, batch: int, changes: dict[str, Any]) -> Any:
+def start(
+    stage: stages.Stage, name: str, path: str, steps: int, batch: int, changes: dict[str, Any]
+) -> subprocess.Popen:
     """A training of its own; quality.jsonl in its folder says how good it is."""
     keys = {"data.params.path": path, "train.num_steps": steps, "train.batch_size": batch, "log.eval_every": 0,
             "log.samples_every": 0, "checkpoint.every": steps, "log.quality_every": steps // 2,
@@ -63,14 +68,14 @@ def start(stage: stages.Stage, name: str, path: str, steps: int, batch: int, cha
     )
 
 
-def record(stage: stages.Stage, names: Any) -> dict[str, list[dict[str, Any]]]:
+def record(stage: stages.Stage, names: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     """The quality of each trial so far."""
     found = {name: stages.read_lines(folder(stage, name) / "quality.jsonl") for name in names}
     stage.record(trials=found)
     return found
 
 
-def folder(stage: stages.Stage, name: str) -> Any:
+def folder(stage: stages.Stage, name: str) -> Path:
     return stage.work / "trials" / name.replace(" ", "_").replace(",", "")
 
 
