@@ -55,12 +55,16 @@ def test_devices_that_share_a_batch_count_all():
 
 
 def test_a_tiny_unet_by_hand():
-    """4 x 4 pixels, one level of 2 channels, one block down, two in the middle and one up, an embedding of 4."""
+    """4 x 4 pixels, one level of 2 channels, one block down, two in the middle and one up, an embedding of 4.
+
+    A normalisation spreads the numbers of its groups over channels three times.
+    """
     model = {"base_channels": 2, "channel_multipliers": (1,), "num_res_blocks": 1, "attention_resolutions": (4,)}
     conv = 2 * 9 * 16 * (1 * 2 + 3 * (2 * 2 + 2 * 2) + (4 * 2 + 2 * 2) + 2 * 1)
     dense = 2 * (2 * 4 * 4 + 4 * 4 * 4) + 2 * 16 * (4 * 2) + 3 * 2 * 16 * (2 * 6 + 2 * 2)
+    norms = 3 * 2 * ((3 + 4 + 3 + 1) * 2 * 2 + 4 * 4)
     found = flops.forward(build_model("unet", model | {"embedding_dim": 4}), (4, 4, 1))
-    assert found == {"conv": conv, "dense": dense, "attention": 3 * 4 * 16 * 16 * 2}
+    assert found == {"conv": conv, "dense": dense + norms, "attention": 3 * 4 * 16 * 16 * 2}
 
 
 DIT = {"norm": "layer", "mlp": "gelu", "qk_norm": False, "rotary": False, "bottleneck": 0}

@@ -1,6 +1,9 @@
 """Group normalisation in one pass against the plain formula in float64."""
 
+from unittest import mock
+
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,6 +51,18 @@ def test_a_large_mean_costs_no_digits():
     x = jnp.round(x * 1024) / 1024
     moved = apply(variables, x + 1024.0)
     np.testing.assert_allclose(moved, apply(variables, x), atol=1e-4)
+
+
+def test_an_accelerator_repeats_the_values_that_a_cpu_multiplies_by_ones():
+    """A product is slow to compile on a GPU; on a CPU a broadcast is computed again at every pixel."""
+    x, variables, condition = arrays(20)
+    found = {}
+    for backend in ("cpu", "gpu"):
+        with mock.patch.object(jax, "default_backend", return_value=backend):
+            program = jax.make_jaxpr(GroupNorm().apply)(variables, x, condition)
+        assert ("dot_general" in str(program)) == (backend == "cpu")
+        found[backend] = jax.jit(jax.extend.core.jaxpr_as_fun(program))(*jax.tree.leaves((variables, x, condition)))
+    np.testing.assert_allclose(found["gpu"], found["cpu"], rtol=1e-6, atol=1e-6)
 
 
 def test_constant_images_give_the_offset():
