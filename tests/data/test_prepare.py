@@ -9,6 +9,7 @@ from fmd.data import ImageDataset, Split, StreamedSplit, load
 from fmd.data.order import batch_indices
 from fmd.data.prepare import prepare
 from fmd.data.reading import Unreadable
+from fmd.data.records import Form
 
 RANDOM = np.random.default_rng(0)
 SMALL = 4 * (4 * 3 * 1 + 4 + 8)  # bytes of four records
@@ -125,3 +126,11 @@ def test_another_preparation_and_other_files_are_refused(dataset, prepared, tmp_
     (prepared / "index.json").write_text("{}")
     with pytest.raises(ValueError, match=r"index\.json is no index of prepared data .*prepare it anew"):
         load("array_record", path=str(prepared))
+
+
+def test_examples_of_another_form_are_refused(dataset):
+    image, y = dataset.train[0]
+    form = Form.of(image, y)
+    for other, kind in [((image / 255, y), "float64"), ((image[1:], y), "uint8"), ((image, 0), "uint8")]:
+        with pytest.raises(ValueError, match=f"examples of different forms: uint8 Form.*, and {kind} Form.* set image"):
+            form.encode(*other)
