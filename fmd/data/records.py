@@ -33,7 +33,7 @@ AGAIN = "run the same command with --mode=prepare again, which writes it anew"
 class Form:
     """The form of a record: the shape of the image, and the type and shape of each part.
 
-    `parts` is None where the condition is a label alone.
+    `parts` is None where the condition is a label alone. A row has them in the order of their names, as JSON does.
     """
 
     image_shape: tuple[int, ...]
@@ -58,7 +58,7 @@ class Form:
     def dtype(self) -> np.dtype[Any]:
         """The type of a row."""
         parts = {"label": ("<i4", ())} if self.parts is None else self.parts
-        fields = [(f"y.{name}", kind, shape) for name, (kind, shape) in parts.items()]
+        fields = [(f"y.{name}", kind, shape) for name, (kind, shape) in sorted(parts.items())]
         return np.dtype([(PIXELS, "u1", self.image_shape), *fields])
 
     def encode(self, image: np.ndarray, y: Any) -> bytes:

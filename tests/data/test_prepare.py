@@ -18,7 +18,8 @@ SMALL = 4 * (4 * 3 * 1 + 4 + 8)  # bytes of four records
 def split(count, named):
     images = RANDOM.integers(0, 256, (count, 4, 3, 1), dtype=np.uint8)
     labels = (np.arange(count) % 3).astype(np.int32)
-    return Split(images, {"label": labels, "style": RANDOM.random((count, 2), np.float32)} if named else labels)
+    style = RANDOM.random((count, 2), np.float32)
+    return Split(images, {"style": style, "label": labels} if named else labels)  # not in the order of the names
 
 
 @pytest.fixture(scope="module")
