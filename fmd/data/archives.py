@@ -36,11 +36,10 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # Python unpacks others without a limit
         raise ValueError(f"array {member.filename} is packed in a way that NumPy does not write")
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
+        forms = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if (read_header := forms.get(np.lib.format.read_magic(file))) is None:
             raise ValueError(f"array {member.filename} is of a form that is not read")
-        shape, _, dtype = read_header[version](file)
+        shape, _, dtype = read_header(file)
         size, there = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
         if size != there and not dtype.hasobject:
             raise ValueError(f"array {member.filename} of shape {shape} needs {size} bytes, the file has {there}")

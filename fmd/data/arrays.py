@@ -1,7 +1,4 @@
-"""Arrays as people have them, made the arrays of a split.
-
-Those are uint8 images [N, H, W, C], int32 labels and float32 vectors.
-"""
+"""Arrays as people have them, made those of a split: uint8 images [N, H, W, C], int32 labels, float32 vectors."""
 
 from collections.abc import Iterator
 
@@ -13,9 +10,7 @@ CHANNELS = (1, 2, 3, 4)
 
 
 def as_images(images: np.ndarray, where: str, count: int | None = None) -> UInt8[np.ndarray, "N H W C"]:
-    """Images uint8 [N, H, W, C] from the usual orders of axes.
-
-    Truth values become 0 and 255.
+    """Images uint8 [N, H, W, C] from the usual orders of axes. Truth values become 0 and 255.
 
     Args:
         images: bool or whole numbers from 0 to 255; [N, H, W], [N, H, W, C] or [N, C, H, W], or [H, W, C, N] where
@@ -59,10 +54,7 @@ def _hints(images: np.ndarray, low: float, high: float) -> Iterator[tuple[bool, 
 
 
 def full_range(images: list[np.ndarray], where: str) -> list[np.ndarray]:
-    """Images uint8 of the values 0 and 1 alone made 0 and 255.
-
-    Masks have such values. Other images, and floats, stay as they are.
-    """
+    """Images uint8 of the values 0 and 1 alone, as masks have them, made 0 and 255. Others stay as they are."""
     if images[0].dtype != np.uint8 or max(int(array.max()) for array in images) != 1:
         return images
     logging.warning("%s: the images have the values 0 and 1 alone; 1 is taken for white, 255", where)
@@ -70,9 +62,7 @@ def full_range(images: list[np.ndarray], where: str) -> list[np.ndarray]:
 
 
 def as_labels(labels: np.ndarray) -> np.ndarray:
-    """Whole numbers [N] or [N, 1] as int32 [N].
-
-    Other arrays stay as they are, for a split to refuse.
+    """Whole numbers [N] or [N, 1] as int32 [N]. Other arrays stay as they are, for a split to refuse.
 
     Raises ValueError for numbers outside [0, 2^31 - 1).
     """
@@ -80,11 +70,11 @@ def as_labels(labels: np.ndarray) -> np.ndarray:
         labels = labels[:, 0]
     if labels.dtype.kind == "f" and labels.ndim == 1 and (np.rint(labels) == labels).all():
         labels = labels.astype(np.int64)
-    if labels.dtype.kind in "iu" and labels.size:
-        if not 0 <= int(labels.min()) <= int(labels.max()) < 2**31 - 1:
-            raise ValueError(f"labels must count from 0, got {labels.min()} to {labels.max()}")
-        return labels.astype(np.int32)
-    return labels
+    if labels.dtype.kind not in "iu" or not labels.size:
+        return labels
+    if not 0 <= int(labels.min()) <= int(labels.max()) < 2**31 - 1:
+        raise ValueError(f"labels must count from 0, got {labels.min()} to {labels.max()}")
+    return labels.astype(np.int32)
 
 
 def as_part(values: np.ndarray) -> np.ndarray:

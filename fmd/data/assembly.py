@@ -3,8 +3,9 @@
 Images and what lies beside them are decoded, and a file that cannot be read costs the whole example.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from fmd.data.columns import Values
 from fmd.data.dataset import ImageDataset
 from fmd.data.layout import Found
 from fmd.data.parts import Spec, as_kind, own_size, specs
-from fmd.data.split import Parts, Split, split_off
+from fmd.data.split import Parts, Split, condition, split_off
+from fmd.data.streaming import StreamedSplit
 from fmd.files import printable
+
+Reader = Callable[[Path], np.ndarray]  # from an image file to uint8 [height, width, channels]
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,6 @@ class Told:
     values: dict[str, Values] = field(default_factory=dict)
     files: dict[str, Sequence[Path]] = field(default_factory=dict)
     size: tuple[int, int] | None = None
-
-    def meanings(self) -> str:
-        """The texts that labels stand for, as a part of a sentence."""
-        return "".join(f", {name}: {column.meaning()}" for name, column in self.values.items() if column.names)
 
     def take(self, rows: Sequence[int]) -> "Told":
         """The parts of some of the files."""
@@ -60,67 +60,46 @@ def assemble(
 
     Raises ValueError for mixed channel counts or sizes, and where no image of a class can be read.
     """
-    found_examples = examples(folder, found, size, channels, told)
-    whole, good = found_examples.split, found_examples.good
+    whole, good, _ = examples(folder, found, size, channels, told)
     if found.test is None:
         train, test = split_off(whole, test_fraction)
     else:
         count = int(good[: len(found.train)].sum())
-        train, test = whole.take(np.arange(count)), whole.take(np.arange(count, len(whole)))
+        train, test = whole.take(slice(count)), whole.take(slice(count, None))
     left_out = f", {bad} unreadable files left out" if (bad := int((~good).sum())) else ""
-    names = class_names(found.classes)
+    provenance = f"from the image files in {printable(folder)}{left_out}"
+    return as_dataset(folder, found.classes, train, test, train.parts, provenance, told)
+
+
+def as_dataset(
+    folder: Path,
+    classes: Sequence[str],
+    train: Split | StreamedSplit,
+    test: Split,
+    train_parts: Parts,
+    provenance: str,
+    told: Told,
+) -> ImageDataset:
+    """The data set of two splits of a folder. The provenance says the texts that labels stand for, too."""
+    meanings = [f", {name}: {column.meaning()}" for name, column in told.values.items() if column.names]
     return ImageDataset(
         printable(folder.name or folder.resolve().name),
         train,
         test,
-        len(names or ()),
-        f"from the image files in {printable(folder)}{left_out}{told.meanings()}",
-        names,
-        specs(told.wanted, [train.parts, test.parts], len(names or ())),
+        len(classes),
+        "".join([provenance, *meanings]),
+        tuple(map(printable, classes)) or None,
+        specs(told.wanted, [train_parts, test.parts], len(classes)),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Files as examples.
+def examples(
+    folder: Path, found: Found, size: images.Size, channels: int | None, told: Told
+) -> tuple[Split, np.ndarray, dict[str | None, Reader]]:
+    """The files of a folder that can be read, in the order of `Found.files`. Arguments and errors as of `assemble`.
 
-    Attributes:
-        split: those that can be read.
-        good: mask bool [N] of the files that are in it.
-        reading: how the files of the images were read, and by name those of each part.
+    With them a mask bool [N] of the files that are among them, and how the images (None) and each part were read.
     """
-
-    split: Split
-    good: np.ndarray
-    reading: dict[str | None, "FileReader"]
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """A function from the path of an image file to uint8 [height, width, channels]; 16-bit grey uses `bits`.
-
-    The values are multiplied by `factor`: 255 for masks of 0 and 1.
-    """
-
-    size: tuple[int, int]
-    channels: int
-    bits: int
-    factor: int
-
-    def __call__(self, path: Path) -> np.ndarray:
-        image = images.read(path, self.size, self.channels, self.bits)
-        return image if self.factor == 1 else image * np.uint8(self.factor)
-
-    @classmethod
-    def of(cls, decoded: decoding.Decoded, pixels: np.ndarray) -> "FileReader":
-        """The reader of files that were decoded, and whose arrays became `pixels`."""
-        height, width, channels = decoded.images.shape[1:]
-        factor = 255 if int(decoded.images.max()) == 1 and int(pixels.max()) == 255 else 1
-        return cls((height, width), channels, decoded.bits or 16, factor)
-
-
-def examples(folder: Path, found: Found, size: images.Size, channels: int | None, told: Told) -> Examples:
-    """The files of a folder as examples, in the order of `Found.files`. Arguments and errors as of `assemble`."""
     shown, files, code = printable(folder), found.files, folder.resolve().name or "root"
     decoded = decoding.decode(files, images.height_width(size), channels, code)
     _say(decoded, files, folder)
@@ -134,20 +113,21 @@ def examples(folder: Path, found: Found, size: images.Size, channels: int | None
     _need_all_classes(found, labels, good, reasons, folder)
 
     (pixels,) = full_range([_kept(decoded, good)], shown)
-    reading: dict[str | None, FileReader] = {None: FileReader.of(decoded, pixels)}
+    reading: dict[str | None, Reader] = {None: _reader(decoded, pixels)}
     parts: Parts = {name: column.array[good] for name, column in told.values.items()}
     for name, pictures in beside.items():
         (planes,) = full_range([_kept(pictures, good)], f"{shown}, {name}")
         parts[name] = as_kind(planes, name, told.wanted[name])
-        reading[name] = FileReader.of(pictures, planes)
-    label = {"label": labels[good]} if found.classes else {}
-    whole = Split(pixels, {**label, **{name: parts[name] for name in told.wanted}} if told.wanted else labels[good])
-    return Examples(whole, good, reading)
+        reading[name] = _reader(pictures, planes)
+    y = condition(labels[good], {name: parts[name] for name in told.wanted}, bool(found.classes))
+    return Split(pixels, y), good, reading
 
 
-def class_names(found: Sequence[str]) -> tuple[str, ...] | None:
-    """The names of the class folders as they are shown; None without classes."""
-    return tuple(map(printable, found)) or None
+def _reader(decoded: decoding.Decoded, pixels: np.ndarray) -> Reader:
+    """How files like these are read, which were decoded and whose arrays became `pixels`."""
+    height, width, channels = pixels.shape[1:]
+    factor = 255 if int(decoded.images.max()) == 1 and int(pixels.max()) == 255 else 1
+    return partial(images.read, size=(height, width), channels=channels, bits=decoded.bits or 16, factor=factor)
 
 
 def say_not_taken(folder: Path, found: Found) -> None:
@@ -164,10 +144,9 @@ def _beside(name: str, paths: Sequence[Path], told: Told, channels: int | None, 
     """The images of a part, of the size and channels that its spec says, else of those of the set."""
     given = told.wanted[name]
     depth = 1 if given.get("kind") == "mask" else given.get("channels", channels)
+    depth = None if depth is None else int(depth)
     try:
-        return decoding.decode(
-            paths, own_size(given, told.size), None if depth is None else int(depth), f"{code}-{name}"
-        )
+        return decoding.decode(paths, own_size(given, told.size), depth, f"{code}-{name}")
     except ValueError as error:
         raise ValueError(f"condition {name!r}: {error}") from None
 

@@ -2,14 +2,13 @@
 
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from fmd.data.archives import read_npz
 from fmd.files import atomic_path, data_cache, digest
 
 Arrays = dict[str, np.ndarray]
@@ -18,36 +17,28 @@ Arrays = dict[str, np.ndarray]
 def kept_arrays(
     name: str, identity: object, build: Callable[[], Arrays], fresh: Callable[[Arrays], bool] | None = None
 ) -> Arrays:
-    """The arrays that `build` returns, kept in the cache folder as `decoded/NAME-HASH.npz`.
+    """The arrays that `build` returns, kept in the cache folder as `decoded/NAME-HASH.npz`, as `kept` does.
 
-    Args:
-        name: for people who look into the folder.
-        identity: a JSON value that must change whenever the result of `build` would; HASH is its digest.
-        build, fresh: as in `kept`.
+    NAME is for people who look into the folder. HASH is the digest of `identity`, a JSON value that must change
+    whenever the result of `build` would.
     """
     code = digest(json.dumps(identity).encode())[:24]
     return kept(data_cache() / "decoded" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[:80]}-{code}.npz", build, fresh)
 
 
 def kept(path: Path, build: Callable[[], Arrays], fresh: Callable[[Arrays], bool] | None = None) -> Arrays:
-    """The arrays in the file `path`, or those that `build` returns, kept there.
+    """The arrays in the .npz file `path`, or those that `build` returns, kept there.
 
-    A damaged file is made again. Where it cannot be written the arrays are returned all the same, with a warning.
-
-    Args:
-        path: an .npz.
-        build: makes the arrays.
-        fresh: says whether kept arrays still hold; where they do not, they are made again.
+    A damaged file is made again, and one that `fresh` says no longer holds. Where it cannot be written the arrays are
+    returned all the same, with a warning.
     """
     if path.is_file():
         try:
-            # The archive's check sums are compared on reading; no pickle is ever admitted.
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
+            arrays = read_npz(path)
             if fresh is None or fresh(arrays):
                 return arrays
-        except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-            logging.warning("making it again: the kept copy %s is damaged (%s)", path, error)
+        except (OSError, ValueError, KeyError) as error:
+            logging.warning("the kept copy %s is made again: %s", path.name, error)
     arrays = build()
     try:
         with atomic_path(path, overwrite=True) as temporary, open(temporary, "wb") as file:

@@ -59,18 +59,15 @@ class ImageDataset:
         if self.conditions is not None and self.conditions.keys() != test.parts.keys():
             raise ValueError(f"{self.name}: conditions {', '.join(self.conditions)}, but images with {_form(test)}")
         limits = self._limits()
-        for split_name, split in [("train", train), ("test", test)]:
-            for part, limit in limits.items():
-                if isinstance(split, StreamedSplit):  # its labels are checked as they come
-                    continue
-                low, high = int(split.parts[part].min()), int(split.parts[part].max())
-                if low < 0 or high >= limit:
+        for part, limit in limits.items():
+            for name, split in [("train", train), ("test", test)]:
+                if isinstance(split, Split) and not 0 <= split.parts[part].min() <= split.parts[part].max() < limit:
+                    low, high = split.parts[part].min(), split.parts[part].max()
                     count = f"num_classes={self.num_classes}" if part == "label" else "its num_classes"
                     raise ValueError(
-                        f"{self.name}: {split_name} {part}s run from {low} to {high}, "
-                        f"but {count} allows 0 to {limit - 1}"
+                        f"{self.name}: {name} {part}s run from {low} to {high}, but {count} allows 0 to {limit - 1}"
                     )
-        if isinstance(train, StreamedSplit):
+        if isinstance(train, StreamedSplit):  # its labels are checked as they come
             object.__setattr__(self, "train", replace(train, limits=limits))
 
     @property

@@ -1,6 +1,4 @@
-"""Many image files decoded to one array, on all cores.
-
-The arrays are kept on disk for the next start.
+"""Many image files decoded to one array, on all cores, and kept on disk for the next start.
 
 Whatever a file is like, it costs at most itself: what cannot be decoded is left out with a reason.
 """
@@ -52,9 +50,7 @@ class Decoded:
 def decode(
     files: Sequence[Path], size: tuple[int, int] | None, channels: int | None, name: str, *, threads: int | None = None
 ) -> Decoded:
-    """The files as one array.
-
-    It comes from the cache folder where the same files were decoded before.
+    """The files as one array, from the cache folder where the same files were decoded before.
 
     Args:
         files: what to decode.
@@ -75,25 +71,20 @@ def decode(
 
 
 def by_reason(files: Sequence[Path], reasons: Sequence[str], root: Path) -> str:
-    """The files left out, counted by reason, the first ones named.
-
-    An example: "2 x image file is truncated (a/0.png, b/3.png)".
-    """
+    """The files left out, counted by reason: "2 x image file is truncated (a/0.png, b/3.png)"."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for file, reason in zip(files, reasons, strict=True):
         if reason:
             groups[reason].append(printable(os.path.relpath(file, root)))
-    parts = []
-    for reason, names in sorted(groups.items(), key=lambda item: -len(item[1])):
-        parts.append(f"{len(names)} x {reason} ({some(names)})")
-    return "; ".join(parts)
+    largest_first = sorted(groups.items(), key=lambda item: -len(item[1]))
+    return "; ".join(f"{len(names)} x {reason} ({some(names)})" for reason, names in largest_first)
 
 
 def _contents(files: Sequence[Path], threads: int | None) -> list[str]:
     """The digest of each file, "" for one that cannot be read. They are kept on disk until a file is touched."""
 
     def build() -> dict[str, np.ndarray]:
-        found = _each(lambda file: digest(file), files, "reading files", threads)
+        found = _each(digest, files, "reading files", threads)
         return {"digests": np.array([d if isinstance(d, str) else "" for d in found])}
 
     return [str(code) for code in kept_arrays("contents", ["contents", FORMAT, fingerprint(files)], build)["digests"]]
@@ -117,13 +108,11 @@ def _decode(
     for number, failed in enumerate(_each(fill, list(enumerate(files)), "decoding images", threads)):
         if isinstance(failed, Exception):
             reasons[number] = images.reason(failed)
-    good = np.array([not reason for reason in reasons])
     _need_one(files, reasons)
-    pages = [header.pages if isinstance(header, images.Header) else 0 for header in headers]
     return {
-        "images": pixels if good.all() else pixels[good],
+        "images": pixels[[not reason for reason in reasons]] if any(reasons) else pixels,
         "reasons": np.array(reasons),
-        "pages": np.array(pages),
+        "pages": np.array([header.pages if isinstance(header, images.Header) else 0 for header in headers]),
         "bits": np.array(bits if top else 0),
     }
 
@@ -136,31 +125,29 @@ def _common_shape(
     channels: int | None,
 ) -> tuple[int, int, int]:
     """(height, width, channels) of the result. A file that differs is tried: damage may have changed its header."""
+    _need_one(files, reasons)
     known = [
         (number, (*(size or header.shape[:2]), channels or header.shape[2]))
         for number, header in enumerate(headers)
         if isinstance(header, images.Header)
     ]
-    if not known:
-        _need_one(files, reasons)
-    (common, _), *others = Counter(shape for _, shape in known).most_common()
-    first = files[next(number for number, shape in known if shape == common)]
-    for number, shape in known if others else ():
-        if shape == common:
+    common, _ = Counter(shape for _, shape in known).most_common(1)[0]
+    one = printable(files[next(number for number, shape in known if shape == common)])
+    for number, (height, width, depth) in known:
+        if (height, width, depth) == common:
             continue
         try:
-            images.read(files[number], shape[:2], shape[2])
+            images.read(files[number], (height, width), depth)
         except Exception as error:  # whatever a plugin raises
             reasons[number] = images.reason(error)
             continue
-        one, other = printable(first), printable(files[number])
-        if shape[2] != common[2]:
+        other = printable(files[number])
+        if depth != common[2]:
             raise ValueError(
-                f"mixed channel counts: {one} has {common[2]}, {other} has {shape[2]}; "
-                f"set channels to 1 or 3 to convert"
+                f"mixed channel counts: {one} has {common[2]}, {other} has {depth}; set channels to 1 or 3 to convert"
             )
         raise ValueError(
-            f"images of different sizes: {one} is {common[0]}x{common[1]}, {other} is {shape[0]}x{shape[1]}; "
+            f"images of different sizes: {one} is {common[0]}x{common[1]}, {other} is {height}x{width}; "
             f"set image_size to resize them"
         )
     return common
@@ -173,9 +160,9 @@ def _need_one(files: Sequence[Path], reasons: Sequence[str]) -> None:
 
 
 def _each(function: Callable[[T], R], items: Sequence[T], what: str, threads: int | None) -> list[R | Exception]:
-    """`function` of every item on all cores, or the exception it raises.
+    """`function` of every item on all cores, or the exception it raises, with a progress bar.
 
-    Shows a progress bar. An interrupt ends it as soon as the items in work are done.
+    An interrupt ends it as soon as the items in work are done.
     """
     from tqdm import tqdm
 

@@ -22,20 +22,13 @@ _IGNORED = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:
-    """A sorting key that puts 2 before 10.
-
-    Runs of digits count as numbers.
-    """
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part] + [
-        (2, name)
-    ]
+    """A sorting key that puts 2 before 10. Runs of digits count as numbers."""
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (2, name)]
 
 
 def role(name: str) -> int | None:
-    """0 for training folders, 1 for test, 2 for validation, else None.
-
-    The usual names count, in any case.
-    """
+    """0 for training folders, 1 for test, 2 for validation, else None. The usual names count, in any case."""
     plain = name.strip().casefold()
     return next((number for number, pattern in enumerate(_ROLES) if pattern.fullmatch(plain)), None)
 
@@ -82,6 +75,8 @@ def visible(folder: Path) -> list["os.DirEntry[str]"]:
             entries = [one for one in found if not one.name.startswith(".") and one.name.casefold() not in _IGNORED]
     except PermissionError:
         raise PermissionError(f"folder {printable(folder)} cannot be read: check its permissions") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"there is no folder {printable(folder)}") from None
     return sorted(entries, key=lambda entry: entry.name)
 
 

@@ -56,10 +56,7 @@ class Header:
 
 
 def height_width(image_size: Size) -> tuple[int, int] | None:
-    """(height, width) of a configured size.
-
-    The size is one number for a square, two numbers, or None for "as it is". Raises ValueError for others.
-    """
+    """(height, width) of a size: one number for a square, two, or None for "as it is". Raises ValueError for others."""
     if image_size is None:
         return None
     pair = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
@@ -69,10 +66,7 @@ def height_width(image_size: Size) -> tuple[int, int] | None:
 
 
 def probe(path: Path) -> Header:
-    """The header of an image file.
-
-    Raises whatever Pillow's plugins raise for a damaged one.
-    """
+    """The header of an image file. Raises whatever Pillow's plugins raise for a damaged one."""
 
     def look(image: "Image.Image") -> Header:
         width, height = image.size
@@ -84,16 +78,17 @@ def probe(path: Path) -> Header:
     return _open(path, look)
 
 
-def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> UInt8[np.ndarray, "h w c"]:
-    """The image file as uint8 [height, width, channels].
-
-    Raises whatever Pillow's plugins raise for a damaged one.
+def read(
+    path: Path, size: tuple[int, int], channels: int, bits: int = 16, factor: int = 1
+) -> UInt8[np.ndarray, "h w c"]:
+    """The image file as uint8 [height, width, channels]. Raises whatever Pillow's plugins raise for a damaged one.
 
     Args:
         path: of the file.
         size: (height, width).
         channels: 1 or 3.
         bits: how many bits 16-bit grey uses; the upper eight of them are taken.
+        factor: of the values; 255 for masks of 0 and 1.
     """
 
     def decode(image: "Image.Image") -> np.ndarray:
@@ -109,7 +104,8 @@ def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> UI
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
         mode = "L" if channels == 1 else "RGB"
-        return _to_array(_fit(image if image.mode == mode else image.convert(mode), size))
+        array = _fitted(image if image.mode == mode else image.convert(mode), size)
+        return array if factor == 1 else array * np.uint8(factor)
 
     return _open(path, decode)
 
@@ -131,16 +127,13 @@ def reason(error: Exception) -> str:
     return printable(plain[:80]) or type(error).__name__
 
 
-def fit_array(image: np.ndarray, size: tuple[int, int]) -> UInt8[np.ndarray, "h w c"]:
-    """A uint8 image [H, W, C] resized to uint8 [height, width, C].
-
-    C is 1, 3 or 4.
-    """
+def fit_array(image: np.ndarray, size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w c"]:
+    """A uint8 image [H, W, C] resized to uint8 [height, width, C], as it is without a size. C is 1, 3 or 4."""
+    if size is None or image.shape[:2] == size:
+        return image
     from PIL import Image
 
-    if image.shape[:2] == size:
-        return image
-    return _to_array(_fit(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), size))
+    return _fitted(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), size)
 
 
 def _open(path: Path, use: Callable[["Image.Image"], T]) -> T:
@@ -189,18 +182,13 @@ def _pages(image: "Image.Image") -> int:
         return 1
 
 
-def _fit(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
+def _fitted(image: "Image.Image", size: tuple[int, int]) -> UInt8[np.ndarray, "h w c"]:
+    """The image cropped and resized to (height, width)."""
     from PIL import Image, ImageOps
 
-    height, width = size
-    if image.size == (width, height):
-        return image
-    return ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
-
-
-def _to_array(image: "Image.Image") -> np.ndarray:
-    array = np.asarray(image)
-    return array if array.ndim == 3 else array[..., None]
+    if image.size != size[::-1]:
+        image = ImageOps.fit(image, size[::-1], method=Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(*size, -1)
 
 
 def _is_deep(image: "Image.Image") -> bool:

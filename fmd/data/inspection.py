@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fmd.data.dataset import ImageDataset
-from fmd.data.split import Split
+from fmd.data.split import Split, spread
 from fmd.data.streaming import StreamedSplit
 
 LOOKED_AT = 10_000  # images of each split, evenly spread
@@ -14,18 +14,14 @@ SHOWN = 20  # classes; of more, the first and the last ones
 
 
 def classes(dataset: ImageDataset) -> str:
-    """The classes with names and counts, in one line.
-
-    Empty without classes.
-    """
+    """The classes with names and counts, in one line. Empty without classes."""
     if not dataset.num_classes:
         return ""
     train, test = dataset.class_counts(), np.bincount(dataset.test.labels, minlength=dataset.num_classes)
     names = dataset.class_names or [""] * dataset.num_classes
-    lines = []
-    for label, name in enumerate(names):
-        counts = f"{test[label]}" if train is None else f"{train[label]} + {test[label]}"
-        lines.append(f"{label}{' ' if name else ''}{name}: {counts}")
+    counts = test if train is None else [f"{one} + {other}" for one, other in zip(train, test, strict=True)]
+    named = zip(names, counts, strict=True)
+    lines = [f"{label} {name}".rstrip() + f": {count}" for label, (name, count) in enumerate(named)]
     if len(lines) > SHOWN:
         lines = [*lines[: SHOWN // 2], "...", *lines[-SHOWN // 4 :]]
     what = "test images" if train is None else "training + test images"
@@ -33,10 +29,7 @@ def classes(dataset: ImageDataset) -> str:
 
 
 def doubts(dataset: ImageDataset) -> Iterator[str]:
-    """The doubts about a data set, a line each.
-
-    Classes without images, images of one value, images that are almost black.
-    """
+    """Doubts, a line each: classes without images, images of one value, images that are almost black."""
     counts = dataset.class_counts()
     if counts is not None and dataset.num_classes and (counts == 0).any():
         empty = np.flatnonzero(counts == 0)
@@ -66,5 +59,4 @@ def _looked_at(split: Split | StreamedSplit) -> np.ndarray:
     if isinstance(split, StreamedSplit):
         images = [image for image, _ in split.sample()]
         return np.stack([image for image in images if image.shape == images[0].shape])
-    count = min(len(split), LOOKED_AT)
-    return split.images if count == len(split) else split.images[np.arange(count) * len(split) // count]
+    return split.images if len(split) <= LOOKED_AT else split.images[spread(LOOKED_AT, len(split))]

@@ -9,8 +9,8 @@ Hidden files do not count. Each real folder is read once, whatever links lead to
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -47,11 +47,13 @@ class Found:
         """The files of `listing`."""
         return [file for file, _ in self.listing]
 
-    def not_taken(self) -> str:
-        """The files that were not taken, counted by reason.
+    def only(self, kept: Callable[[Path], bool]) -> "Found":
+        """The findings with the files that are kept alone; without test files a part is to be held out."""
+        train, test = ([one for one in files if kept(one[0])] for files in (self.train, self.test or []))
+        return replace(self, train=train, test=test or None)
 
-        Empty where all were taken.
-        """
+    def not_taken(self) -> str:
+        """The files that were not taken, counted by reason. Empty where all were taken."""
         lines = []
         for reason, counts in sorted(self.passed.items()):
             if counts.total():
@@ -94,8 +96,6 @@ class Finder:
 
     def find(self, folder: Path) -> Found:
         """The files of `folder`, in whichever layout it has."""
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {printable(folder)}")
         names = sorted((entry.name for entry in visible(folder) if is_folder(entry)), key=natural)
         known = roles(names)
         trains = [name for name in names if known.get(name) == 0]
@@ -128,10 +128,7 @@ class Finder:
         self.passed.clear()
 
     def in_splits(self, folder: Path, train: Folder, tests: list[str], others: list[str]) -> Found:
-        """The layout with a folder for each split.
-
-        The first of `tests` that can serve is the test split.
-        """
+        """The layout with a folder for each split. The first of `tests` that can serve is the test split."""
         classes, listing = self.listed(train)
         test: Listing | None = None
         for name in tests:
@@ -157,17 +154,16 @@ class Finder:
                 test = _labelled(candidate, classes)
         for name in others:
             self.passed["images in folders beside the splits"][name] += len(self.scan(folder / name).images)
-        beside = [folder / entry.name for entry in visible(folder) if not is_folder(entry)]
-        taken = [path for path in beside if path not in self.beside and is_image(path)]
-        self.passed["images beside the splits"].update(map(self.show, taken))
+        files = [folder / entry.name for entry in visible(folder) if not is_folder(entry)]
+        strays = [self.show(path) for path in files if path not in self.beside and is_image(path)]
+        self.passed["images beside the splits"].update(strays)
         return Found(classes, listing, test, dict(self.passed))
 
     def in_classes(self, whole: Folder) -> Found | None:
-        """The layout with training and test folders in each class.
-
-        None for other layouts.
-        """
+        """The layout with training and test folders in each class. None for other layouts."""
         classes, train, test = whole.classes(), Listing(), Listing()
+        if not classes or whole.files:
+            return None
         chosen = []
         for label, one in enumerate(classes):
             below = {role(folder.path.name): folder for folder in reversed(one.classes())}
@@ -177,8 +173,6 @@ class Finder:
             train += [(file, label) for file in below[0].images]
             test += [(file, label) for file in test_folder.images]
             chosen += [below[0].path, test_folder.path]
-        if not classes or whole.files:
-            return None
         for other in [folder for one in classes for folder in one.classes() if folder.path not in chosen]:
             self.passed["images of further splits"][self.show(other.path)] += len(other.images)
         return Found(self.class_names(whole), train, test, dict(self.passed))
@@ -193,10 +187,7 @@ class Finder:
         return classes, listing
 
     def class_names(self, folder: Folder) -> tuple[str, ...]:
-        """Names of the class folders in natural order.
-
-        Empty for a flat folder.
-        """
+        """Names of the class folders in natural order. Empty for a flat folder."""
         classes = tuple(below.path.name for below in folder.classes())
         if classes and folder.files:
             raise ValueError(
@@ -209,19 +200,13 @@ class Finder:
         return classes
 
     def unwrapped(self, folder: Folder) -> Folder:
-        """The folder, or the only one in it where both names are equal.
-
-        Some archives unpack so.
-        """
+        """The folder, or the only one in it where both names are equal. Some archives unpack so."""
         below = folder.classes()
         same = len(below) == 1 and below[0].path.name == folder.path.name and not folder.files
         return self.unwrapped(below[0]) if same else folder
 
     def scan(self, path: Path) -> Folder:
-        """The folder at `path` with all folders below it.
-
-        It is empty where it was read by another name.
-        """
+        """The folder at `path` with all folders below it. It is empty where it was read by another name."""
         files: list[Path] = []
         below: list[Path] = []
         try:
@@ -232,7 +217,7 @@ class Finder:
             self.seen[stat.st_dev, stat.st_ino] = path, stat.st_mtime_ns
             for listed in visible(path):
                 entry = path / listed.name
-                if self.beside and entry in self.beside:
+                if entry in self.beside:
                     continue
                 if is_folder(listed):
                     below.append(entry)

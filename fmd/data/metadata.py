@@ -1,7 +1,4 @@
-"""Image files without their metadata.
-
-Broken metadata can keep a decoder from good pixels.
-"""
+"""Image files without their metadata. Broken metadata can keep a decoder from good pixels."""
 
 import struct
 

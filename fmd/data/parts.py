@@ -31,21 +31,14 @@ Asked: TypeAlias = tuple[str, ...] | dict  # type: ignore[type-arg]  # `dict` al
 Spec: TypeAlias = dict[str, str | int | float]
 """A kind with its fields, a JSON value."""
 
-_FIELDS = {
-    "label": ("num_classes",),
-    "labels": ("num_classes",),
-    "number": ("low", "high"),
-    "vector": ("size",),
-    "image": ("height", "width", "channels", "resizing"),
-    "mask": ("height", "width", "channels", "resizing"),
-}
-_WORDS = {
-    "label": "whole numbers [N]",
-    "labels": "0 and 1 [N, K]",
-    "number": "numbers [N]",
-    "vector": "numbers [N, D]",
-    "image": "uint8 or floats [N, h, w, C]",
-    "mask": "truth values, uint8 or floats [N, h, w]",
+_SIDES = ("height", "width", "channels")
+_KINDS = {  # the values, in words, and the fields
+    "label": ("whole numbers [N]", ("num_classes",)),
+    "labels": ("0 and 1 [N, K]", ("num_classes",)),
+    "number": ("numbers [N]", ("low", "high")),
+    "vector": ("numbers [N, D]", ("size",)),
+    "image": ("uint8 or floats [N, h, w, C]", (*_SIDES, "resizing")),
+    "mask": ("truth values, uint8 or floats [N, h, w]", (*_SIDES, "resizing")),
 }
 ON_GRID = ("image", "mask")
 
@@ -69,18 +62,18 @@ def asked(conditions: Asked) -> dict[str, Spec]:
 def _given(name: str, value: object) -> Spec:
     if value == "auto":
         return {}
-    if isinstance(value, str) and value not in _FIELDS:
-        near = difflib.get_close_matches(value, _FIELDS, n=1)
+    if isinstance(value, str) and value not in _KINDS:
+        near = difflib.get_close_matches(value, _KINDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"conditions: unknown kind {value!r} of {name!r}; {hint}known: auto, {', '.join(_FIELDS)}; for one of your "
+            f"conditions: unknown kind {value!r} of {name!r}; {hint}known: auto, {', '.join(_KINDS)}; for one of your "
             f"own give a block: {{{name!r}: {{'kind': {value!r}}}}}"
         )
     if isinstance(value, str):
         return {"kind": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
         raise ValueError(f"conditions: {name!r} = {value!r}; it must be a kind, or a block with a `kind`")
-    fields = _FIELDS.get(value["kind"])
+    _, fields = _KINDS.get(value["kind"], ("", ()))
     if fields and (strange := sorted(value.keys() - {"kind", *fields})):
         raise ValueError(
             f"conditions: kind {value['kind']!r} of {name!r} has no field {strange[0]!r}; it has: {', '.join(fields)}"
@@ -102,7 +95,7 @@ def as_kind(values: np.ndarray, name: str, given: Spec | None = None) -> np.ndar
         raise ValueError(f"condition {name!r}: {error}") from None
     if found is None:
         raise ValueError(
-            f"condition {name!r} of kind {kind} must be {_WORDS[str(kind)]}, got {values.dtype} "
+            f"condition {name!r} of kind {kind} must be {_KINDS[str(kind)][0]}, got {values.dtype} "
             f"{['N', *values.shape[1:]]}; correct the values or say another kind"
         )
     return found
@@ -139,15 +132,6 @@ def own_size(given: Spec, size: tuple[int, int] | None) -> tuple[int, int] | Non
     return size if None in sides else (int(str(sides[0])), int(str(sides[1])))
 
 
-def kind_of(part: np.ndarray) -> str | None:
-    """The kind that the array of a part is taken for; None where that cannot be said."""
-    if part.dtype == np.int32:
-        return "label"
-    if part.ndim == 2:
-        return {"f": "vector", "u": "labels"}.get(part.dtype.kind)
-    return "image" if part.ndim == 4 else None
-
-
 def spec(name: str, parts: Sequence[np.ndarray], given: Spec | None = None) -> Spec:
     """The whole spec of a part: what was given of it, and the rest from its arrays.
 
@@ -159,12 +143,13 @@ def spec(name: str, parts: Sequence[np.ndarray], given: Spec | None = None) -> S
     Raises ValueError where a size is given that the arrays do not have, and for arrays of no known kind.
     """
     given, first = given or {}, parts[0]
-    kind = given.get("kind") or kind_of(first)
+    usual = {("i", 1): "label", ("f", 2): "vector", ("u", 2): "labels", ("u", 4): "image", ("f", 4): "image"}
+    kind = given.get("kind") or usual.get((first.dtype.kind, first.ndim))
     if kind is None:
         raise ValueError(f"say in `conditions` of which kind {name} is")
     sizes: Spec = {}
     if kind in ON_GRID:
-        sizes = dict(zip(("height", "width", "channels"), map(int, first.shape[1:]), strict=True))
+        sizes = dict(zip(_SIDES, map(int, first.shape[1:]), strict=True))
     elif kind in ("labels", "vector"):
         sizes = {"num_classes" if kind == "labels" else "size": first.shape[1]}
     for field, size in sizes.items():

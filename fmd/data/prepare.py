@@ -10,15 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from absl import logging
 
 from fmd.data.dataset import ImageDataset
 from fmd.data.reading import Unreadable
-from fmd.data.records import FORMAT, INDEX, UNFINISHED, Form, Index, Shard, array_record, file_name, read_index
-from fmd.data.split import Split
+from fmd.data.records import FORMAT, INDEX, UNFINISHED, Form, Index, Shard, read_index
+from fmd.data.split import Split, named
 from fmd.data.streaming import StreamedSplit
+from fmd.extras import need
 from fmd.files import PREFIX, atomic_path, digest, printable, write_json
 
 SHARD_BYTES = 2**29
@@ -49,7 +49,7 @@ def prepare(dataset: ImageDataset, out: Path, *, shard_bytes: int = SHARD_BYTES,
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, split in (("train", dataset.train), ("test", dataset.test)):
             for number, first in enumerate(range(0, len(split), per_shard)):
-                path, rows = out / file_name(name, number), range(first, min(first + per_shard, len(split)))
+                path, rows = out / f"{name}-{number:05d}.array_record", range(first, min(first + per_shard, len(split)))
                 known = index.shards.get(path.name)
                 if known is None or not path.is_file() or digest(path) != known.digest:
                     examples = pool.map(partial(_example, split, index.form), rows)
@@ -84,10 +84,8 @@ def _begin(dataset: ImageDataset, out: Path, shard_bytes: int) -> Index:
     for file in (out / UNFINISHED, out / INDEX):
         if file.is_file():
             before = read_index(file)
-            was = before.plan
-            if changed := [
-                f"{key} {was.get(key)}, not {value}" for key, value in plan.items() if was.get(key) != value
-            ]:
+            changed = [f"{k} {before.plan.get(k)}, not {v}" for k, v in plan.items() if before.plan.get(k) != v]
+            if changed:
                 raise FileExistsError(
                     f"{printable(out)} holds another preparation ({', '.join(changed)}): choose another --out, or "
                     f"remove it"
@@ -107,15 +105,14 @@ def _example(split: Split | StreamedSplit, form: Form, row: int) -> tuple[bytes,
     except Unreadable as error:
         logging.warning("%s: left out", error)
         return None
-    label: Any = y.get("label", 0) if isinstance(y, dict) else y
-    return form.encode(image, y), int(label)
+    return form.encode(image, y), int(named(y).get("label", 0))
 
 
 def _write(path: Path, examples: Iterable[tuple[bytes, int] | None], classes: int) -> Shard:
     """Writes a shard, which appears when it is whole."""
     counts = [0] * classes
     with atomic_path(path, overwrite=True) as temporary:
-        writer = array_record().ArrayRecordWriter(str(temporary), WRITING)
+        writer = need("array_record.python.array_record_module", "stream").ArrayRecordWriter(str(temporary), WRITING)
         for record, label in filter(None, examples):
             writer.write(record)
             counts[label] += 1

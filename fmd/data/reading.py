@@ -95,7 +95,7 @@ def as_batch(
     for row, (image, told) in enumerate(examples):
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"the source must give uint8 images [H, W, C], got {image.dtype} {list(image.shape)}")
-        fitted = image if size is None else images.fit_array(image, size)
+        fitted = images.fit_array(image, size)
         if row == 0:
             pixels = np.empty((count, *fitted.shape), np.uint8)
         if fitted.shape != pixels.shape[1:]:

@@ -8,25 +8,24 @@ Pixels are not compressed: a core reads ten times as many images of 256 px in a 
 JPEG would change them again (`experiments/benchmarks/streaming.py` measures it). An image of 256 px takes 197 kB.
 """
 
-import bisect
 import itertools
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fmd.data.arrays import as_part
+from fmd.data.split import named
 from fmd.extras import need
 from fmd.files import printable
 
 INDEX, UNFINISHED = "index.json", "unfinished.json"
 FORMAT = 1  # of the shards and the index
 PIXELS = "pixels"
-READING = "readahead_buffer_size:0"  # examples are read in any order
 AGAIN = "run the same command with --mode=prepare again, which writes it anew"
 
 
@@ -34,7 +33,7 @@ AGAIN = "run the same command with --mode=prepare again, which writes it anew"
 class Form:
     """The form of a record: the shape of the image, and the type and shape of each part.
 
-    `parts` is None where the condition is a label alone.
+    `parts` is None where the condition is a label alone. A row has them in the order of their names, as JSON does.
     """
 
     image_shape: tuple[int, ...]
@@ -59,17 +58,17 @@ class Form:
     def dtype(self) -> np.dtype[Any]:
         """The type of a row."""
         parts = {"label": ("<i4", ())} if self.parts is None else self.parts
-        fields = [(f"y.{name}", kind, shape) for name, (kind, shape) in parts.items()]
+        fields = [(f"y.{name}", kind, shape) for name, (kind, shape) in sorted(parts.items())]
         return np.dtype([(PIXELS, "u1", self.image_shape), *fields])
 
     def encode(self, image: np.ndarray, y: Any) -> bytes:
         """The record of an example. Raises ValueError for an example of another form."""
-        given = y if isinstance(y, dict) else {"label": y}
-        if image.dtype != np.uint8 or (found := Form.of(image, y)) != self:
-            raise ValueError(f"examples of different forms: {self}, and {found}; set image_size")
+        found = Form.of(image, y)
+        if image.dtype != np.uint8 or found != self:
+            raise ValueError(f"examples of different forms: uint8 {self}, and {image.dtype} {found}; set image_size")
         row = np.zeros(1, self.dtype)
         row[PIXELS][0] = image
-        for name, part in given.items():
+        for name, part in named(y).items():
             row[f"y.{name}"][0] = part
         return row.tobytes()
 
@@ -112,16 +111,6 @@ class Index:
         return {name: shard for name, shard in sorted(self.shards.items()) if name.startswith(f"{split}-")}
 
 
-def array_record() -> Any:
-    """The module that reads and writes shards. Raises ValueError where it is not installed."""
-    return need("array_record.python.array_record_module", "stream")
-
-
-def file_name(split: str, number: int) -> str:
-    """The name of a shard."""
-    return f"{split}-{number:05d}.array_record"
-
-
 def read_index(path: Path) -> Index:
     """The index in a file. Raises ValueError for one that is damaged or of another format."""
     try:
@@ -137,41 +126,28 @@ def read_index(path: Path) -> Index:
 
 
 class Records:
-    """The records of some shards by index: bytes.
-
-    Shards are opened when first read, and anew in each process that gets a copy.
-    """
+    """The records of some shards by index: bytes. A shard is opened when it is first read, anew in each process."""
 
     def __init__(self, folder: Path, shards: Mapping[str, Shard], length: int) -> None:
-        self._given = folder, shards, length
-        filled = {name: shard.records for name, shard in shards.items() if shard.records}
-        self._paths = [folder / name for name in filled]
-        self._ends = list(itertools.accumulate(filled.values()))
-        self._starts = [0, *self._ends[:-1]]
-        self._readers: dict[int, Any] = {}
-        self._lock = threading.Lock()
+        source = need("array_record.python.array_record_data_source", "stream").ArrayRecordDataSource
+        self._length = length
+        self._files = [
+            SimpleNamespace(filename=str(folder / name), skip=0, take=shard.records, examples_in_shard=shard.records)
+            for name, shard in shards.items()
+        ]
+        self._source = source(self._files)
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._source)
 
     def __getitem__(self, index: int) -> bytes:
-        number, length = bisect.bisect_right(self._ends, index), self._given[2]
         try:
-            record: bytes = self._reader(number).read([index - self._starts[number]])[0]
-            if len(record) != length:
-                raise RuntimeError(f"a record of {len(record)} bytes in place of {length}")
-        except (RuntimeError, IndexError) as error:
+            record: bytes = self._source[index]
+            if len(record) != self._length:
+                raise RuntimeError(f"a record of {len(record)} bytes in place of {self._length}")
+        except (RuntimeError, IndexError, ValueError) as error:
+            ends = itertools.accumulate(file.take for file in self._files)
+            name = next(file.filename for file, end in zip(self._files, ends, strict=True) if index < end)
             reason = (str(error).splitlines() or [""])[0][:120]
-            raise ValueError(f"{printable(self._paths[number])} is damaged ({reason}): {AGAIN}") from None
+            raise ValueError(f"{printable(name)} is damaged ({reason}): {AGAIN}") from None
         return record
-
-    def __reduce__(self) -> tuple[type, tuple[Path, Mapping[str, Shard], int]]:
-        return Records, self._given
-
-    def _reader(self, number: int) -> Any:
-        with self._lock:
-            if number not in self._readers:
-                path = str(self._paths[number])
-                reader = array_record().ArrayRecordReader
-                self._readers[number] = reader(path, options=READING, file_reader_buffer_size=2**15)
-            return self._readers[number]

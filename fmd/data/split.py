@@ -1,11 +1,8 @@
-"""A split: images in memory with their conditions.
+"""A split: images in memory with their conditions."""
 
-`y` is int32 labels [N], or a dictionary of named parts [N, ...]: int32 [N] for labels (the part "label" has the
-classes of the set), float32 [N, D] for vectors.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +13,8 @@ Parts = dict[str, np.ndarray]
 class Split:
     """Images uint8 [N, H, W, C] with their conditions `y`; N >= 1.
 
-    `y` is int32 [N], or a dictionary of named parts [N, ...].
+    `y` is int32 labels [N], or a dictionary of named parts [N, ...]: int32 [N] for labels (the part "label" has the
+    classes of the set), float32 or uint8 [N, ...] for others.
 
     Raises ValueError for other types and shapes, and for values that are not finite.
     """
@@ -59,29 +57,40 @@ class Split:
     @property
     def parts(self) -> Parts:
         """The condition as named parts; labels alone are the part "label"."""
-        return self.y if isinstance(self.y, dict) else {"label": self.y}
+        return named(self.y)
 
     @property
     def labels(self) -> np.ndarray:
         """Labels int32 [N]; zeros where the condition has no part "label"."""
         return self.parts["label"] if "label" in self.parts else np.zeros(len(self), np.int32)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, object]:
-        """(image, y) of one example. With it a split in memory can be streamed like one on disk."""
-        y: object = {name: part[index] for name, part in self.y.items()} if isinstance(self.y, dict) else self.y[index]
-        return self.images[index], y
-
-    def take(self, rows: np.ndarray) -> "Split":
-        """The split of some rows: indices, or a mask [N]."""
+    def __getitem__(self, rows: int | slice | np.ndarray) -> tuple[np.ndarray, Any]:
+        """(image, y) of one example or of several. With it a split in memory can be streamed like one on disk."""
         y = {name: part[rows] for name, part in self.y.items()} if isinstance(self.y, dict) else self.y[rows]
-        return Split(self.images[rows], y)
+        return self.images[rows], y
+
+    def take(self, rows: slice | np.ndarray) -> "Split":
+        """The split of some rows: indices, a mask [N], or a slice of them."""
+        return Split(*self[rows])
+
+
+def named(y: Any) -> dict[str, Any]:
+    """The parts of a condition by name; labels alone are the part "label"."""
+    return y if isinstance(y, dict) else {"label": y}
+
+
+def condition(label: Any, parts: Mapping[str, Any], labelled: bool) -> Any:
+    """The condition `y` of labels and named parts: labels alone where there are no parts.
+
+    The labels are among the parts where the set is labelled.
+    """
+    return {**({"label": label} if labelled else {}), **parts} if parts else label
 
 
 def hold_out(labels: np.ndarray, count: Callable[[int], int]) -> np.ndarray:
     """Mask bool [N] of the examples that make a test split.
 
-    There is no randomness. Of the n examples of a class, `count(n)` are taken, spread evenly over the order in which
-    they come.
+    Of the n examples of a class, `count(n)` are taken, spread evenly over the order in which they come.
     """
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -92,18 +101,31 @@ def hold_out(labels: np.ndarray, count: Callable[[int], int]) -> np.ndarray:
     return mask
 
 
+def share_of_each(labels: np.ndarray, share: float) -> np.ndarray:
+    """Mask bool [N] of a share of each class, and at least one of two or more, as `hold_out` takes them.
+
+    Raises ValueError where no class has two.
+    """
+    mask = hold_out(labels, lambda n: min(max(1, round(share * n)), n - 1))
+    if not mask.any():
+        raise ValueError(f"no test split can be taken from {len(labels)} images: some class needs at least two")
+    return mask
+
+
+def spread(count: int, size: int) -> np.ndarray:
+    """`count` of the indices below `size`, evenly spread; all where there are no more."""
+    count = min(count, size)
+    return np.arange(count) * size // count
+
+
 def split_off(whole: Split, test_fraction: float) -> tuple[Split, Split]:
-    """A set as a training and a test split.
+    """A set as a training and a test split, which has `test_fraction` of each class as `share_of_each` takes it.
 
-    The test split is `test_fraction` of each class, and at least one of two or more.
-
-    Raises ValueError for a fraction outside (0, 1) and where no class has two images.
+    Raises ValueError for a fraction outside (0, 1), and as `share_of_each` does.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction}")
-    mask = hold_out(whole.labels, lambda n: min(max(1, round(test_fraction * n)), n - 1))
-    if not mask.any():
-        raise ValueError(f"no test split can be taken from {len(whole)} images: some class needs at least two")
+    mask = share_of_each(whole.labels, test_fraction)
     return whole.take(~mask), whole.take(mask)
 
 

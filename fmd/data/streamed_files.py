@@ -11,36 +11,36 @@ from typing import Any
 import numpy as np
 
 from fmd.data import images
-from fmd.data.assembly import FileReader, Told, class_names, examples
+from fmd.data.assembly import Reader, Told, as_dataset, examples
 from fmd.data.dataset import ImageDataset
 from fmd.data.file_index import FileIndex
 from fmd.data.layout import Found
-from fmd.data.parts import as_kind, specs
+from fmd.data.parts import as_kind
 from fmd.data.reading import Unreadable
-from fmd.data.split import hold_out
+from fmd.data.split import condition, share_of_each, spread
 from fmd.data.streaming import StreamedSplit
 from fmd.files import printable
 
 
 @dataclass(frozen=True, eq=False)
 class FileDecoder:
-    """A function from a row of an index to (image, y). Raises `Unreadable`, which names the file."""
+    """A function from a row of an index to (image, y). Raises `Unreadable`, which names the file.
+
+    `reading` is as of `examples`, and `told` as of `assemble`.
+    """
 
     index: FileIndex
-    reading: dict[str | None, FileReader]
+    reading: dict[str | None, Reader]
     told: Told
 
     def __call__(self, number: np.int64) -> tuple[np.ndarray, int | dict[str, Any]]:
         row = int(number)
         image = self._read(None, self.index.path(row))
-        label = self.index.labels[row]
-        if not self.told.wanted:
-            return image, int(label)
         parts = {name: column.array[row] for name, column in self.told.values.items()}
         for name, paths in self.told.files.items():
             parts[name] = as_kind(self._read(name, paths[row])[None], name, self.told.wanted[name])[0]
-        given = {"label": label} if self.index.classes else {}
-        return image, given | {name: parts[name] for name in self.told.wanted}
+        told = {name: parts[name] for name in self.told.wanted}
+        return image, condition(int(self.index.labels[row]), told, bool(self.index.classes))
 
     def _read(self, name: str | None, path: Path) -> np.ndarray:
         try:
@@ -56,10 +56,7 @@ class FileDecoder:
 def stream_files(
     index: FileIndex, size: images.Size, channels: int | None, test_fraction: float, test_images: int, told: Told
 ) -> ImageDataset:
-    """The set of an index, its training split streamed.
-
-    Arguments and errors are those of the source `folder`; `told` is as in `assemble`.
-    """
+    """The set of an index, its training split streamed; arguments and errors as of the source `folder`."""
     if size is None:
         raise ValueError("folder: stream=True needs image_size, e.g. image_size=256: files are not looked at ahead")
     if not 0 < test_fraction < 1 or test_images < 1:
@@ -69,24 +66,17 @@ def stream_files(
         )
     train, test = _split_rows(index, test_fraction, test_images)
     found = Found(index.classes, [], index.listing(test), {})
-    decoded = examples(index.folder, found, size, channels, told.take(test))
-    names, shape = class_names(index.classes), decoded.split.image_shape
-    values = {name: column.array[train] for name, column in told.values.items()}
-    return ImageDataset(
-        printable(index.folder.name or index.folder.resolve().name),
-        StreamedSplit(
-            train,
-            shape,
-            decode=FileDecoder(index, decoded.reading, told),
-            counts=np.bincount(index.labels[train], minlength=max(len(index.classes), 1)),
-            identity=index.digest(train),
-        ),
-        decoded.split,
-        len(index.classes),
-        f"streamed from the image files in {printable(index.folder)}{told.meanings()}",
-        names,
-        specs(told.wanted, [decoded.split.parts | values, decoded.split.parts], len(index.classes)),
+    kept, _, reading = examples(index.folder, found, size, channels, told.take(test))
+    streamed = StreamedSplit(
+        train,
+        kept.image_shape,
+        decode=FileDecoder(index, reading, told),
+        counts=np.bincount(index.labels[train], minlength=max(len(index.classes), 1)),
+        identity=index.digest(train),
     )
+    parts = kept.parts | {name: column.array[train] for name, column in told.values.items()}
+    provenance = f"streamed from the image files in {printable(index.folder)}"
+    return as_dataset(index.folder, index.classes, streamed, kept, parts, provenance, told)
 
 
 def _split_rows(index: FileIndex, test_fraction: float, test_images: int) -> tuple[np.ndarray, Sequence[int]]:
@@ -94,10 +84,6 @@ def _split_rows(index: FileIndex, test_fraction: float, test_images: int) -> tup
     count = len(index)
     train, test = np.arange(index.train), np.arange(index.train, count)
     if not len(test):
-        share = min(test_fraction, test_images / count)
-        mask = hold_out(index.labels, lambda n: min(max(1, round(share * n)), n - 1))
+        mask = share_of_each(index.labels, min(test_fraction, test_images / count))
         train, test = np.flatnonzero(~mask), np.flatnonzero(mask)
-    if not len(test):
-        raise ValueError(f"no test split can be taken from {count} images: some class needs at least two")
-    kept = min(test_images, len(test))
-    return train, test[np.arange(kept) * len(test) // kept].tolist()
+    return train, test[spread(test_images, len(test))].tolist()

@@ -1,6 +1,4 @@
-"""Sets that do not fit into memory, streamed with grain.
-
-The order is that of `fmd.data.order`, as for sets in memory.
+"""Sets that do not fit into memory, streamed with grain in the order of `fmd.data.order`.
 
 The batch of a step is a pure function of (seed, step), so the position in the stream is the number of the next step:
 starting at any step costs nothing, and saving it is saving one number. Each host reads only its own rows of every
@@ -19,6 +17,7 @@ import numpy as np
 from fmd.data import images
 from fmd.data.arrays import as_part
 from fmd.data.reading import Batch, Decode, RandomAccess, Read, decoded, image_and_label, read
+from fmd.data.split import named, spread
 from fmd.data.workers import AHEAD, Workers, need_shared_memory
 from fmd.extras import need
 
@@ -69,16 +68,8 @@ class ImageStream:
         if len(source) == 0:
             raise ValueError("the source has no examples")
         self._identity = {"seed": seed, "batch_size": batch_size, "size": len(source)}
-        self._read = Read(
-            source,
-            decode,
-            seed,
-            batch_size,
-            process_index,
-            batch_size // process_count,
-            images.height_width(image_size),
-            dict(limits or {}),
-        )
+        size, local = images.height_width(image_size), batch_size // process_count
+        self._read = Read(source, decode, seed, batch_size, process_index, local, size, dict(limits or {}))
         self._threads, self._workers = threads, workers
         self._batches = self._begin(step)
 
@@ -100,16 +91,11 @@ class ImageStream:
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """The position, a dictionary of plain integers.
-
-        What was read ahead is not part of it.
-        """
+        """The position, a dictionary of plain integers. What was read ahead is not part of it."""
         return {"step": self.step, **self._identity}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go to a position saved by `get_state`.
-
-        It may come from another number of hosts. Nothing is read.
+        """Go to a position saved by `get_state`, of any number of hosts. Nothing is read.
 
         Raises ValueError for the state of another order (seed, batch size or number of examples) or a negative step.
         """
@@ -149,9 +135,7 @@ class StreamedSplit:
         return len(self.source)
 
     def stream(self, *, workers: int = 0, **position: int) -> ImageStream:
-        """The batches from a step on.
-
-        `position` holds batch_size, seed, step, process_index and process_count.
+        """The batches from a step on; `position` holds batch_size, seed, step, process_index and process_count.
 
         Raises ValueError where the shared memory is too small for the batches that `workers` processes read ahead.
         """
@@ -169,13 +153,11 @@ class StreamedSplit:
     def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         """(image, y) of one example. Raises `Unreadable` where it cannot be decoded."""
         image, y = self.decode(read(self.source, [index])[0])
-        size = images.height_width(self.image_size)
-        return image if size is None else images.fit_array(image, size), y
+        return images.fit_array(image, images.height_width(self.image_size)), y
 
     def sample(self) -> list[tuple[np.ndarray, Any]]:
         """`SAMPLED` examples (image, y) or all there are, evenly spread."""
-        count = min(self.SAMPLED, len(self))
-        wanted = [k * len(self) // count for k in range(count)]
+        wanted = spread(self.SAMPLED, len(self)).tolist()
         return [decoded(self.source, self.decode, *one) for one in zip(wanted, read(self.source, wanted), strict=True)]
 
     def pieces(self) -> Iterator[bytes]:
@@ -184,5 +166,5 @@ class StreamedSplit:
             yield self.identity.encode()
         for image, y in self.sample():
             yield repr(image.shape).encode() + image.tobytes()
-            for name, part in sorted(y.items() if isinstance(y, dict) else [("label", y)]):
+            for name, part in sorted(named(y).items()):
                 yield name.encode() + as_part(np.asarray(part)[None]).tobytes()

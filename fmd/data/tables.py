@@ -5,8 +5,6 @@
 
 A table lies in the folder itself or in one of the three levels below it, and its paths begin where it lies.
 `file_name` is the image that a row is about; `low_file_name` is a further image, which is called `low`.
-
-`fmd.data.columns` makes arrays of the columns.
 """
 
 import csv
@@ -43,10 +41,7 @@ class Row:
     cells: dict[str, Cell]
 
     def file(self, column: str) -> Path:
-        """The path in a column.
-
-        Raises ValueError for a cell that is no text.
-        """
+        """The path in a column. Raises ValueError for a cell that is no text."""
         cell = self.cells.get(column)
         if not isinstance(cell, str) or not cell.strip():
             raise ValueError(f"{self.where}: '{column}' must be the path of a file, got {cell!r}; correct the row")
@@ -71,10 +66,7 @@ class Table:
     columns: list[str]
 
     def column(self, name: str) -> str:
-        """The column of a name; `low` may be the column `low_file_name`.
-
-        Raises ValueError, which lists the columns, where there is none.
-        """
+        """The column of a name; `low` may be the column `low_file_name`. Raises ValueError, listing all, for none."""
         for column in (name, name + FURTHER):
             if column in self.columns:
                 return column
@@ -99,7 +91,7 @@ def read(folder: Path) -> Table:
         FileNotFoundError: where there is no table, and for rows whose file does not exist.
         ValueError: for a table that is damaged, empty or without the column `file_name`, and for two rows of one file.
     """
-    paths = sorted(_find(folder))
+    paths = _find(folder)
     if not paths:
         other = next((p for depth in ("", "*/") for p in sorted(folder.glob(depth + "metadata.*"))), None)
         hint = f"; {printable(other.name)} is of another form: save it as one of these" if other else ""
@@ -107,13 +99,10 @@ def read(folder: Path) -> Table:
     if twice := next((one for one, other in pairwise(paths) if one.parent == other.parent), None):
         raise ValueError(f"{printable(twice.parent)} holds both {' and '.join(NAMES)}: leave one of them there")
     rows: dict[Path, Row] = {}
-    for path in paths:
-        for row in _rows(path, printable(path.relative_to(folder))):
-            file = row.file("file_name")
-            if file in rows:
-                name = printable(row.cells["file_name"])
-                raise ValueError(f"{printable(folder)}: {row.where} is of {name}, as {rows[file].where} is: leave one")
-            rows[file] = row
+    for row in (row for path in paths for row in _rows(path, printable(path.relative_to(folder)))):
+        if (known := rows.setdefault(row.file("file_name"), row)) is not row:
+            name = printable(row.cells["file_name"])
+            raise ValueError(f"{printable(folder)}: {row.where} is of {name}, as {known.where} is: leave one")
     if not rows:
         raise ValueError(f"{printable(paths[0])} has no rows: it needs a row with `file_name` for each image")
     refuse_missing(folder, list(rows.values()), "file_name")
@@ -131,12 +120,10 @@ def refuse_missing(folder: Path, rows: Sequence[Row], column: str) -> None:
         )
 
 
-def _find(folder: Path) -> Iterator[Path]:
-    """The tables in a folder and in three levels below it, hidden ones left out."""
-    for pattern in [depth + name for depth in ("", "*/", "*/*/", "*/*/*/") for name in NAMES]:
-        for path in folder.glob(pattern):
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                yield path
+def _find(folder: Path) -> list[Path]:
+    """The tables in a folder and in three levels below it, sorted, hidden ones left out."""
+    found = (path for depth in range(4) for name in NAMES for path in folder.glob("*/" * depth + name))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def _rows(path: Path, shown: str) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from fmd.data import ImageDataset, Split, StreamedSplit, load
 from fmd.data.order import batch_indices
 from fmd.data.prepare import prepare
 from fmd.data.reading import Unreadable
+from fmd.data.records import Form
 
 RANDOM = np.random.default_rng(0)
 SMALL = 4 * (4 * 3 * 1 + 4 + 8)  # bytes of four records
@@ -17,7 +18,8 @@ SMALL = 4 * (4 * 3 * 1 + 4 + 8)  # bytes of four records
 def split(count, named):
     images = RANDOM.integers(0, 256, (count, 4, 3, 1), dtype=np.uint8)
     labels = (np.arange(count) % 3).astype(np.int32)
-    return Split(images, {"label": labels, "style": RANDOM.random((count, 2), np.float32)} if named else labels)
+    style = RANDOM.random((count, 2), np.float32)
+    return Split(images, {"style": style, "label": labels} if named else labels)  # not in the order of the names
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,11 @@ def test_another_preparation_and_other_files_are_refused(dataset, prepared, tmp_
     (prepared / "index.json").write_text("{}")
     with pytest.raises(ValueError, match=r"index\.json is no index of prepared data .*prepare it anew"):
         load("array_record", path=str(prepared))
+
+
+def test_examples_of_another_form_are_refused(dataset):
+    image, y = dataset.train[0]
+    form = Form.of(image, y)
+    for other, kind in [((image / 255, y), "float64"), ((image[1:], y), "uint8"), ((image, 0), "uint8")]:
+        with pytest.raises(ValueError, match=f"examples of different forms: uint8 Form.*, and {kind} Form.* set image"):
+            form.encode(*other)

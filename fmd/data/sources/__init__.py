@@ -1,6 +1,4 @@
-"""The sources of data by name.
-
-A source is a function of keyword arguments that returns an `ImageDataset`.
+"""The sources of data by name: functions of keyword arguments that return an `ImageDataset`.
 
 The module of a source is imported when somebody asks for it.
 """

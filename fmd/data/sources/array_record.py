@@ -15,7 +15,7 @@ from fmd.data.dataset import ImageDataset
 from fmd.data.reading import as_batch
 from fmd.data.records import AGAIN, INDEX, UNFINISHED, Index, Records, read_index
 from fmd.data.sources import register_source
-from fmd.data.split import Split
+from fmd.data.split import Split, spread
 from fmd.data.streaming import StreamedSplit
 from fmd.files import digest, expand, printable
 
@@ -36,9 +36,9 @@ def load_array_record(path: str, test_images: int = 10_000) -> ImageDataset:
     index = _index(folder)
     length = index.form.dtype.itemsize
     train, test = (Records(folder, index.of(split), length) for split in ("train", "test"))
-    count = min(len(test), test_images)
-    if count < 1:
+    if test_images < 1:
         raise ValueError(f"array_record: test_images must be at least 1, got {test_images}")
+    taken = spread(test_images, len(test)).tolist()
     about, shards = index.about, index.of("train").values()
     height, width, channels = index.form.image_shape
     return ImageDataset(
@@ -50,7 +50,7 @@ def load_array_record(path: str, test_images: int = 10_000) -> ImageDataset:
             counts=np.sum([shard.counts for shard in shards], axis=0),
             identity=digest(shard.digest.encode() for shard in shards),
         ),
-        Split(*as_batch((index.form.decode(test[k * len(test) // count]) for k in range(count)), count)),
+        Split(*as_batch((index.form.decode(test[row]) for row in taken), len(taken))),
         about["num_classes"],
         f"{about['provenance']}, prepared in {printable(folder)}",
         None if about["class_names"] is None else tuple(about["class_names"]),

@@ -1,8 +1,8 @@
-"""The source `digits`: small scans of ten handwritten digits.
+"""The source `digits`: 1797 small scans of ten handwritten digits.
 
-There are 1797 of 8x8 pixels. They lie beside this file and need no download: `images` uint8 [1797, 8, 8] of 0..16 and
-`labels`, as scikit-learn has them, the test split of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
-Digits, UCI Machine Learning Repository 1998 (doi 10.24432/C50P49, licence CC BY 4.0).
+They lie beside this file: `images` uint8 [1797, 8, 8] of 0..16 and `labels`, as scikit-learn has them, the test split
+of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository 1998
+(doi 10.24432/C50P49, licence CC BY 4.0).
 """
 
 from pathlib import Path

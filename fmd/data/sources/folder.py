@@ -92,10 +92,10 @@ def load_folder(
             if values.names:
                 logging.info("folder %s: %s: %s", printable(folder), name, values.meaning())
             if len(rows) > 20 and 2 * len(values.names) > len(rows):
-                words = (
-                    "column '%s' has %d different texts in %d rows: that is no label, and nothing will be learnt of it"
+                logging.warning(
+                    "column '%s' has %d different texts in %d rows: that is no label, and nothing will be learnt of it",
+                    *(column, len(values.names), len(rows)),
                 )
-                logging.warning(words, column, len(values.names), len(rows))
     if stream:
         flat = file_index.of(folder, found)
         return stream_files(flat, image_size, channels, test_fraction, test_images, told)
@@ -121,10 +121,10 @@ def _part_name(column: str, table: tables.Table) -> str:
 
 def _with_rows(folder: Path, found: Found, table: tables.Table) -> Found:
     """The files that have a row; says in the log how many have none."""
-    train, test = ([(f, n) for f, n in files if f in table.rows] for files in (found.train, found.test or []))
+    kept = found.only(lambda file: file in table.rows)
     without = [printable(file.relative_to(folder)) for file in found.files if file not in table.rows]
     where = " and ".join(printable(path.relative_to(folder)) for path in table.paths)
-    if not train:
+    if not kept.train:
         raise ValueError(
             f"{printable(folder)}: no training image has a row in {where}, such as {some(without)}: add rows"
         )
@@ -133,7 +133,7 @@ def _with_rows(folder: Path, found: Found, table: tables.Table) -> Found:
             "folder %s: %d of %d images have no row in %s and are left out: %s",
             *(printable(folder), len(without), len(found.files), where, some(without)),
         )
-    return replace(found, train=train, test=test or None)
+    return kept
 
 
 def _in_classes(folder: Path, found: Found, column: columns.Values) -> Found:

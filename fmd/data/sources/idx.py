@@ -28,13 +28,10 @@ FILE_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """The uint8 array in the bytes of an unpacked IDX file.
-
-    `name` is for the message of the ValueError.
-    """
-    shape, expected = _shape(data, name), len(data) - _start(data)
-    if expected != (said := math.prod(shape)):
-        raise ValueError(f"{name} is damaged: shape {shape} needs {said} values, the file has {expected}")
+    """The uint8 array in the bytes of an unpacked IDX file. `name` is for the message of the ValueError."""
+    shape, there = _shape(data, name), len(data) - _start(data)
+    if there != (needed := math.prod(shape)):
+        raise ValueError(f"{name} is damaged: shape {shape} needs {needed} values, the file has {there}")
     return np.frombuffer(data, np.uint8, offset=_start(data)).reshape(shape)
 
 
@@ -77,10 +74,7 @@ def unpack(data: bytes, name: str) -> bytes:
 
 
 def make_split(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
-    """A split from the arrays of two IDX files.
-
-    Raises ValueError where they do not fit.
-    """
+    """A split from the arrays of two IDX files. Raises ValueError where they do not fit."""
     try:
         return Split(as_images(images, name), as_labels(labels))
     except ValueError as error:
@@ -88,17 +82,13 @@ def make_split(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Train images, train labels, test images, test labels in a folder.
-
-    Each may be gzipped. Hidden files do not count.
+    """Train images, train labels, test images, test labels in a folder. Each may be gzipped; hidden ones do not count.
 
     Raises:
         FileNotFoundError: for a missing folder or file.
         PermissionError: for a folder that cannot be read.
         ValueError: where several files could be meant.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {printable(folder)}")
     names = visible_names(folder)
     train = [name for name in names if "train" in name]
     test = [name for name in names if "t10k" in name or "test" in name]
@@ -121,10 +111,10 @@ def _pick(folder: Path, names: list[str], example: str) -> str:
 def load_idx(
     path: str = str(DEBIAN_FASHION_MNIST), num_classes: int | None = None, name: str | None = None
 ) -> ImageDataset:
-    """Four IDX files in the folder `path`, gzipped or not.
+    """Four IDX files of the customary names, EMNIST's prefixes included, in the folder `path`, gzipped or not.
 
-    They have their customary names, EMNIST's prefixes included. Without `path`, the place of Debian's package
-    dataset-fashion-mnist. `num_classes` defaults to the largest label plus one.
+    Without `path`, the place of Debian's package dataset-fashion-mnist. `num_classes` defaults to the largest label
+    plus one.
     """
     folder = expand(path)
     shown = printable(folder)

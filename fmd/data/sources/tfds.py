@@ -10,7 +10,6 @@ Further features can be told, with the kinds that they have in the set:
 """
 
 import difflib
-import hashlib
 import importlib.util
 import os
 import struct
@@ -28,7 +27,7 @@ from fmd.data.parts import Asked, asked, specs
 from fmd.data.reading import Example, RandomAccess
 from fmd.data.sources import register_source
 from fmd.data.sources.tfds_features import Builder, Features, keys
-from fmd.data.split import Split, split_off
+from fmd.data.split import Split, condition, split_off
 from fmd.data.streaming import StreamedSplit
 from fmd.extras import need
 from fmd.files import expand
@@ -47,9 +46,7 @@ def load_tfds(
     stream: bool = False,
     conditions: Asked = (),
 ) -> ImageDataset:
-    """The set `name` of TFDS, in memory or streamed.
-
-    Decoded images are kept in the cache folder.
+    """The set `name` of TFDS, in memory or streamed. Decoded images are kept in the cache folder.
 
     Args:
         name: `cifar10`, `name:version`, `name/config`.
@@ -61,8 +58,7 @@ def load_tfds(
         test_fraction: the part of each class that is held out where there is no test split.
         stream: leave the training split on disk; for sets that do not fit into memory. Needs a test split and a format
             with random access.
-        conditions: further features that the network is told: class labels and whole numbers are labels, floats numbers
-            or vectors, truth values several labels at once, images images of the size of the others. As a mapping,
+        conditions: further features that the network is told, of the kinds that `tfds_features` lists. As a mapping,
             their kinds, too, as `fmd.data.parts` describes. Of a streamed split, the range of numbers and the number of
             labels are those of the test split, unless a block says them.
 
@@ -79,23 +75,17 @@ def load_tfds(
         if split is not None and split not in splits:
             raise ValueError(f"TFDS set {name} has no split '{split}': choose from {', '.join(splits)}")
 
-    def condition(label: Any, parts: dict[str, Any]) -> Any:
-        """The condition of an example or a split: labels alone, or named parts."""
-        return (({"label": label} if label_key else {}) | parts) if told.wanted else label
-
     def read(split: str) -> Split | None:
         """A split decoded; None where labels are missing, which TFDS marks by -1."""
         arrays = _read_split(builder, split, image_key, label_key, size, told)
         if (arrays["labels"] < 0).any():
             return None
         parts = {name: arrays[f"told_{name}"] for name in told.wanted}
-        return Split(arrays["images"], condition(arrays["labels"], parts))
+        return Split(arrays["images"], condition(arrays["labels"], parts, label_key is not None))
 
-    wanted = [test_split] if test_split else [split for split in ("test", "validation") if split in splits]
     test = None
-    for split in wanted:
-        test = read(split)
-        if test is not None:
+    for split in [test_split] if test_split else [split for split in ("test", "validation") if split in splits]:
+        if test := read(split):
             break
         logging.warning("TFDS set %s: split %s has no labels and is not taken", name, split)
     train: Split | StreamedSplit | None
@@ -105,7 +95,8 @@ def load_tfds(
         source = random_access(name, train_split, data_dir)
 
         def decode(example: Example) -> tuple[np.ndarray, Any]:
-            return example[image_key], condition(int(example.get(label_key, 0)), told.of(example))
+            label = int(example.get(label_key, 0))
+            return example[image_key], condition(label, told.of(example), label_key is not None)
 
         train = StreamedSplit(source, test.image_shape, size, decode)
     else:
@@ -149,32 +140,26 @@ def usual_folder() -> Path:
 
 
 def prepared_here(name: str) -> list[str]:
-    """`name:version` of each version in TFDS's usual folder, the latest first.
-
-    TFDS is not loaded. A user without a home has none.
-    """
+    """`name:version` of each version in TFDS's usual folder, the latest first, without a look at TFDS itself."""
     try:
         found = usual_folder().glob(f"{name}/*/dataset_info.json")
-    except ValueError:
+    except ValueError:  # a user without a home
         return []
     return sorted((f"{name}:{info.parent.name}" for info in found), reverse=True)
 
 
 def published_order(split: str, size: int) -> np.ndarray:
-    """Position [size] in the published files of each example of a split.
+    """Position [size] in the published files of each example of a split whose keys were numbers.
 
-    The keys of the examples must have been numbers. TFDS sorts the examples of a split by the md5 sum of the split's
-    name and the example's key.
+    TFDS sorts the examples of a split by the hash of the split's name and the example's key.
     """
-    return np.array(
-        sorted(range(size), key=lambda i: hashlib.md5(f"{split}{i}".encode(), usedforsecurity=False).digest())
-    )
+    return np.array(sorted(range(size), key=need("tensorflow_datasets.core.hashing", "tfds").Hasher(split).hash_key))
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a tfrecord file.
+    """The records of a tfrecord file: each is its length (uint64), a check sum, data, a check sum.
 
-    Each is its length (uint64), a check sum, data, a check sum. Raises ValueError for a file that is cut off.
+    Raises ValueError for a file that is cut off.
     """
     with open(path, "rb") as file:
         while header := file.read(12):
@@ -188,8 +173,7 @@ def read_records(path: Path) -> Iterator[bytes]:
 def _prepared(name: str, data_dir: str | None) -> Builder:
     """The builder of a set on disk, prepared first where possible."""
     tfds = need("tensorflow_datasets", "tfds")
-    if data_dir is not None:
-        data_dir = str(expand(data_dir))
+    data_dir = None if data_dir is None else str(expand(data_dir))
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
@@ -206,8 +190,7 @@ def _prepared(name: str, data_dir: str | None) -> Builder:
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     try:
         builder.download_and_prepare()
-    # TFDS lets through whatever the network, the disk or the set's own code raises.
-    except Exception as error:
+    except Exception as error:  # whatever the network, the disk or the set's own code raises
         reason = (str(error).splitlines() or [""])[0]
         raise RuntimeError(
             f"TFDS could not prepare {name} in {builder.data_dir}: {type(error).__name__}: {reason}"
@@ -223,14 +206,9 @@ def _has_random_access(builder: Builder) -> bool:
 def _read_split(
     builder: Builder, split: str, image_key: str, label_key: str | None, size: tuple[int, int] | None, told: Features
 ) -> Arrays:
-    """Images, labels and what else is told, `told_NAME`, of one split.
-
-    They are kept on disk: decoding 60,000 small PNG files takes 11 s.
-    """
+    """Images, labels and what else is told, `told_NAME`, of one split, kept: to decode 60,000 PNG files takes 11 s."""
     files = fingerprint(sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file()))
-    identity = ["tfds", _FORMAT, files, split, image_key, label_key, size]
-    if told.wanted:
-        identity.append(told.wanted)
+    identity = ["tfds", _FORMAT, files, split, image_key, label_key, size, *([told.wanted] if told.wanted else [])]
 
     def build() -> Arrays:
         from tqdm import tqdm
@@ -239,14 +217,12 @@ def _read_split(
         pixels, labels, further = [], [], []
         bar = {"total": total, "desc": f"decoding {split}", "unit": "image", "leave": False, "disable": None}
         for example in tqdm(_examples(builder, split), **bar):
-            image = example[image_key]
-            pixels.append(image if size is None else images.fit_array(image, size))
+            pixels.append(images.fit_array(example[image_key], size))
             labels.append(example[label_key] if label_key else 0)
             further.append(told.of(example))
         if len(pixels) != total:
             raise ValueError(f"{builder.data_dir} is damaged: split {split} has {len(pixels)} of {total} examples")
-        shapes = {image.shape for image in pixels}
-        if len(shapes) > 1:
+        if len({image.shape for image in pixels}) > 1:
             raise ValueError(f"TFDS set {builder.info.name} has images of different sizes: set image_size")
         return {"images": np.stack(pixels), "labels": np.array(labels, np.int32)} | told.stacked(further)
 

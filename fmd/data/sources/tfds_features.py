@@ -24,9 +24,7 @@ Feature: TypeAlias = Any
 
 
 class Features:
-    """The features of a set that are told.
-
-    `wanted` has the spec of each, as far as it was given or the set says it.
+    """The features of a set that are told; `wanted` has the spec of each, as far as it was given or the set says it.
 
     Args:
         builder: of the set.
@@ -50,17 +48,13 @@ class Features:
             if isinstance(value, Mapping):
                 value = [value[key] for key in sorted(value)]
             value = np.asarray(value)
-            size = own_size(given, self.size)
-            if given["kind"] in ON_GRID and value.dtype == np.uint8 and size is not None:
-                value = images.fit_array(value, size)
+            if given["kind"] in ON_GRID and value.dtype == np.uint8:
+                value = images.fit_array(value, own_size(given, self.size))
             found[name] = as_kind(value[None], name, given)[0]
         return found
 
     def stacked(self, parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
-        """The parts of all examples, called told_NAME.
-
-        Raises ValueError for images of different sizes.
-        """
+        """The parts of all examples, called told_NAME. Raises ValueError for images of different sizes."""
         for name in self.wanted:
             if len({part[name].shape for part in parts}) > 1:
                 raise ValueError(f"condition {name!r} has images of different sizes: set image_size")
@@ -68,10 +62,9 @@ class Features:
 
 
 def keys(builder: Builder, told: Collection[str] = ()) -> tuple[str, str | None]:
-    """The keys of the image and of the class label, among features that are not told as conditions.
+    """The keys of the image and of the class label, if there is one, among features that are not told as conditions.
 
-    The latter is None where the set has no class label. Raises ValueError where there is not one image, or there are
-    several class labels.
+    Raises ValueError where there is not one image, or there are several class labels.
     """
     from tensorflow_datasets import features
 
