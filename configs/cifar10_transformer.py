@@ -1,6 +1,6 @@
 """Class-conditional CIFAR-10 with a transformer of size S, patches of 2 x 2 pixels, for one or more accelerators.
 
-    pip install -e '.[tfds]'        # once, to prepare the data set; reading it needs no TensorFlow
+    pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/cifar10_transformer.py
 
 Not run yet. On images as small as these no transformer has beaten the UNets that the field reports (configs/cifar10.py

@@ -1,6 +1,6 @@
 """ImageNet at 64 x 64 pixels with a transformer of size B, patches of 4 x 4 pixels, for several accelerators.
 
-    pip install -e '.[tfds]'        # once, to prepare the data set; reading it needs no TensorFlow
+    pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/imagenet64.py
 
 Not run yet. A patch has 48 numbers, far fewer than the network is wide, so the velocity is as good to predict as the

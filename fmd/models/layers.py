@@ -20,8 +20,7 @@ plain form spends its time re-reading x, so here
 - z = x - x[first pixel]: E[z^2] - E[z]^2 loses no digits when a channel's mean is large against its spread, and the
   result does not depend on the pixel, so no gradient flows through it;
 - everything per image and channel is folded into z * factor + offset, one multiply-add per pixel;
-- a group's number reaches its channels by a product with ones and zeros: a broadcast would be computed again at every
-  pixel by XLA's CPU backend, as channel // size, and such a loop does not vectorise (ten times the time for size 3).
+- a group's number is repeated for its channels as [B, C] numbers, before it meets the image.
 
 The number of groups is gcd(32, width): 32 for the usual widths, and no width fails. Statistics are float32 or wider.
 
