@@ -1,5 +1,6 @@
 """README and the pages of the site: their Python runs, what they name exists, and the site builds."""
 
+import ast
 import importlib.util
 import re
 import runpy
@@ -13,7 +14,8 @@ import pytest
 import fmd
 import fmd.main
 from fmd import commands, config
-from tests.helpers import toys
+from fmd.registry import import_modules
+from tests.helpers import shell, toys
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -24,7 +26,11 @@ KEYS = {*config.DEFAULTS, *config.BLOCKS}
 # Flags of other programs than fmd's: gcloud, srun, docker, and scripts of experiments.
 OTHERS = {"worker", "command", "nodes", "ntasks", "gpus", "weights", "out", "xla_gpu_enable_latency_hiding_scheduler"}
 
-pages = pytest.mark.parametrize("path", [README, *sorted((SITE / "pages").glob("*.md"))], ids=lambda path: path.name)
+PAGES = [README, *sorted((SITE / "pages").glob("*.md"))]
+REPORTS = sorted((ROOT / "experiments").glob("*/*.md"))
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
 def test_the_readme_is_short_and_begins_with_its_two_commands():
@@ -56,6 +62,19 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert (tmp_path / "digits.png").exists()
 
 
+def test_the_python_of_the_start_page_runs(tmp_path, monkeypatch):
+    """The config that it trains is a tiny one here; the model that it draws from is the one that ships."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    tiny = {"train": {"num_steps": 2}, "parallel": {"mode": "jit"}, "sample": {"steps": 1}}
+    toys.write_config(tmp_path / "configs", **tiny).rename(tmp_path / "configs" / "digits.py")
+    made = {}
+    for block in BLOCK.findall((SITE / "pages" / "index.md").read_text()):
+        exec(compile(block, "index.md", "exec"), made)
+    assert made["images"].shape == (5, 28, 28, 1)
+    assert made["run"].finished
+
+
 @pytest.mark.parametrize("name", ["mathematics.md"])
 def test_the_python_of_a_page_runs(name):
     for block in BLOCK.findall((SITE / "pages" / name).read_text()):
@@ -79,6 +98,19 @@ def test_flags_and_keys_exist(path):
     keys = re.findall(r"--config\.([a-z][\w.]*[a-z0-9])", text)
     assert [key for key in keys if not any(key.startswith((known + ".", known + "=")) or key == known
                                            for known in KEYS | {"data.params", "first", "on_cpu"})] == []  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [*PAGES, *REPORTS, *CONFIGS], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_commands_would_be_taken(path, monkeypatch):
+    """By the parser of flags, the check of configs, and the parts that they name; nothing is run."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text), clean=False)
+    if path.name == "extending.md":
+        import_modules(f"tests.extending.{part.stem}" for part in (ROOT / "tests" / "extending").glob("my_*.py"))
+    monkeypatch.chdir(ROOT)
+    for words in shell.commands_in(BLOCK.sub("", text)):
+        shell.check(words)
 
 
 @pytest.mark.slow
