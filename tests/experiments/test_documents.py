@@ -66,7 +66,7 @@ def test_the_python_of_the_start_page_runs(tmp_path, monkeypatch):
     """The config that it trains is a tiny one here; the model that it draws from is the one that ships."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    tiny = {"train": {"num_steps": 2}, "parallel": {"mode": "jit"}, "sample": {"steps": 1}}
+    tiny = {"train": {"num_steps": 4}, "parallel": {"mode": "jit"}, "sample": {"steps": 1}}
     toys.write_config(tmp_path / "configs", **tiny).rename(tmp_path / "configs" / "digits.py")
     made = {}
     for block in BLOCK.findall((SITE / "pages" / "index.md").read_text()):

@@ -87,7 +87,8 @@ def check_fmd(words: list[str]) -> None:
     if parsed.mode not in ("train", "verify"):
         settings = arguments.settings_of(parsed, overrides, config.Settings())
         overrides = [pair for pair in overrides if pair[0].startswith("data.")]
-        file = {"sample": config.as_plain(settings)}
+        source = {"data": {"source": parsed.source}} if parsed.source else {}
+        file = {"sample": config.as_plain(settings), **source}
     else:
         file = config.apply_on_cpu(config.load_file(parsed.config)) if parsed.config else {}
     check_parts(config.resolve(config.override(file, overrides)))
@@ -97,12 +98,12 @@ def check_fmd(words: list[str]) -> None:
 
 def check_parts(chosen: config.Config) -> None:
     """Raises ValueError for a part, or a parameter of one, that fmd does not have; `imports` may bring others."""
-    blocks = {where: chosen.at(where) for where in PARTS}
-    blocks["data"] = config.Block(chosen.data.source, **chosen.data.params)
-    for where, block in blocks.items():
+    parts = {where: (block.name, block.params) for where in PARTS if (block := chosen.at(where)) is not None}
+    parts["data"] = (chosen.data.source, chosen.data.params)
+    for where, (name, params) in parts.items():
         registry = PARTS.get(where, sources.SOURCES)
-        if block is None or (block.name not in registry and chosen.imports):
+        if name not in registry and chosen.imports:
             continue
-        known = {*registry.parameters(block.name), *config.SHARED.get(where, ())}
-        if unknown := set(block.params) - known:
-            raise ValueError(f"config.{where}: {block.name} has no {unknown}; it takes {known}")
+        known = {*registry.parameters(name), *config.SHARED.get(where, ())}
+        if unknown := set(params) - known:
+            raise ValueError(f"config.{where}: {name} has no {unknown}; it takes {known}")
