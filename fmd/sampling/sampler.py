@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fmd import methods
+from fmd.blocks import Plain
 from fmd.checkpoints.weights import load_weights
-from fmd.config import Settings
+from fmd.config import Config, Settings
 from fmd.devices import Layout, cpu_compiler_options, make_layout, map_batches, replicate
 from fmd.math import solvers
 from fmd.math.operators import Map, Operator
@@ -160,14 +161,9 @@ class Sampler:
         if name not in self.programs:
             weaker = self._weaker(settings)
             draw = make_program(
-                self.model,
-                self.method,
-                self.info,
-                settings,
-                traced_weight=not fixed,
-                weak=weaker and weaker[0],
-                layout=self.layout,
-            )
+                self.model, self.method, self.info, settings,
+                traced_weight=not fixed, weak=weaker and weaker[0], layout=self.layout,
+            )  # fmt: skip
 
             def run(
                 params: Params, weak: Params | None, key: TypedKey | None, weight: Array, source: Array, y: Condition
@@ -191,12 +187,7 @@ class Sampler:
         if path not in self._weak:
             params, info = load_weights(path)
             checks.refuse_imports(path, info)
-            for key in ("image_shape", "num_classes", "conditions"):
-                if getattr(info, key) != getattr(self.info, key):
-                    raise ValueError(
-                        f"guidance.weak={path}: its {key} is {getattr(info, key)}, this model's "
-                        f"{getattr(self.info, key)}; give an earlier step or a smaller model of the same task"
-                    )
+            checks.refuse_other_task(f"guidance.weak={path}", info, self.info)
             if info.config.path != self.info.config.path:
                 raise ValueError(f"guidance.weak={path} was trained along another path; give a model of the same path")
             self._weak[path] = model_of(info), replicate(self.layout, params)
@@ -237,10 +228,17 @@ def load(
 def model_of(info: RunInfo) -> Model:
     """The network of a run, after importing the modules that its config names."""
     import_modules(info.config.imports)
-    offered: dict[str, object] = {"num_classes": info.num_classes}
-    offered |= {} if info.conditions is None else {"conditions": info.conditions}
-    offered |= methods.inputs_of(info.config)
-    return build_model(info.config.model.name, info.config.model.params, **offered)
+    return make_model(info.config, info.num_classes, info.conditions)
+
+
+def make_model(config: Config, num_classes: int, told: Plain | None = None) -> Model:
+    """The network of a config for these conditions. Raises ValueError where the config has other classes."""
+    offered: dict[str, object] = {"num_classes": num_classes, **({} if told is None else {"conditions": told})}
+    offered |= methods.inputs_of(config)
+    given = config.model.params.get("num_classes", num_classes)
+    if given != num_classes:
+        raise ValueError(f"config.model.num_classes = {given}, but the data set has {num_classes}; leave it out")
+    return build_model(config.model.name, config.model.params, **offered)
 
 
 def make_program(
