@@ -121,13 +121,6 @@ def refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
         )
 
 
-def refuse_other_task(what: str, theirs: RunInfo, ours: RunInfo) -> None:
-    """Raises ValueError where another model, `what` in the message, makes other images or is told otherwise."""
-    for key in ("image_shape", "num_classes", "conditions"):
-        if (found := getattr(theirs, key)) != (own := getattr(ours, key)):
-            raise ValueError(f"{what}: its {key} is {found}, this model's {own}; give a model of the same task")
-
-
 def refuse_imports(path: str | Path, info: RunInfo) -> None:
     """Raises ValueError where the info in a folder names modules that are not imported already."""
     if strange := [name for name in info.config.imports if name not in sys.modules]:
