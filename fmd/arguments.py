@@ -1,6 +1,7 @@
 """From flags and `--config.*` overrides to what the commands work with: a config, settings, data, labels."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from fmd import cli, data
 from fmd import config as configs
 from fmd.blocks import Plain, as_plain
 from fmd.config import Config, Settings
+from fmd.files import expand
 from fmd.run_info import RunInfo
 from fmd.sampling.checks import refuse_without_effect
 
@@ -80,6 +82,18 @@ def refuse_data(overrides: Overrides, why: str) -> None:
     for name, _ in overrides:
         if name.split(".")[0] == "data":
             raise ValueError(f"--config.{name} has no effect here: {why}; leave it out")
+
+
+def outfile_of(parsed: flags.FlagValues, suffixes: Sequence[str]) -> Path:
+    """The file to write. ValueError for a name with another suffix, FileExistsError for one that is there already."""
+    outfile = expand(parsed.outfile)
+    if outfile.suffix not in suffixes:
+        *others, last = suffixes
+        allowed = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"--outfile={outfile}: the name must end in {allowed}")
+    if outfile.exists() and not parsed.overwrite:
+        raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
+    return outfile
 
 
 def parse_labels(text: str | None, count: int, info: RunInfo) -> np.ndarray:

@@ -269,7 +269,7 @@ def override(config: Plain, assignments: Sequence[tuple[str, str]]) -> Plain:
     The names of parts come first, wherever they stand on the line.
     """
     for key, text in sorted(assignments, key=lambda pair: not _chooses(pair[0])):
-        config = _laid(config, key.split("."), _literal(text))
+        config = _laid(config, key.split("."), literal(text))
     return config
 
 
@@ -322,11 +322,7 @@ def _laid(config: Plain, path: Sequence[str], value: Any) -> Plain:
         for name in reversed(path):
             value = {name: value}
         return merge(config, plain(value))
-    head, *rest = path
-    old = config.get(head)
-    if rest:
-        value = _assigned(old if isinstance(old, Mapping) else {}, rest, value)
-    return {**config, head: value}
+    return _assigned(config, path, value)
 
 
 def _assigned(block: Mapping[str, Any], path: Sequence[str], value: Any) -> Plain:
@@ -337,7 +333,8 @@ def _assigned(block: Mapping[str, Any], path: Sequence[str], value: Any) -> Plai
     return {**block, head: value}
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """The value of a word of a command line: a literal of Python, `true` or `false`, else the word itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:

@@ -90,8 +90,7 @@ class Layout:
 def make_layout(mode: str = "auto", *, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Layout:
     """Builds the layout for `devices` (default: all of them; mode "jit" takes the first).
 
-    Raises:
-        ValueError: for an unknown mode, or an fsdp size that does not divide the number of devices.
+    Raises ValueError for an unknown mode, or an fsdp size that does not divide the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     if mode not in MODES:
@@ -212,9 +211,7 @@ def replicate(layout: Layout, tree: PyTree) -> PyTree:
     )
 
 
-CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-}
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 def cpu_compiler_options() -> dict[str, str]:
@@ -223,7 +220,9 @@ def cpu_compiler_options() -> dict[str, str]:
     The first call starts the backend and compiles a trivial function per option: one that this jaxlib does not know
     is left out instead of failing.
     """
-    return dict(_known_cpu_options()) if jax.default_backend() == "cpu" else {}
+    if jax.default_backend() != "cpu":
+        return {}
+    return {name: value for name, value in CPU_OPTIONS.items() if _compiles(name, value)}
 
 
 def options_to_run_once() -> dict[str, str]:
@@ -242,13 +241,9 @@ def unroll_gradients(length: int) -> int:
 
 
 @functools.cache
-def _known_cpu_options() -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in CPU_OPTIONS.items() if _compiles({name: value}))
-
-
-def _compiles(options: dict[str, str]) -> bool:
+def _compiles(name: str, value: str) -> bool:
     try:
-        jax.jit(jnp.negative, compiler_options=options).lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
+        jax.jit(jnp.negative, compiler_options={name: value}).lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
     except Exception:  # which class depends on the version of jaxlib
         return False
     return True

@@ -7,13 +7,8 @@ from typing import Any
 def need(package: str, extra: str, otherwise: str = "") -> Any:
     """The imported package or module.
 
-    Args:
-        package: its name.
-        extra: what installs it.
-        otherwise: the end of the message, for who can do without it.
-
-    Raises:
-        ValueError: where it cannot be imported, in one line that names the extra.
+    Raises ValueError where it cannot be imported, in one line that names the extra with it, and ends with `otherwise`
+    for who can do without.
     """
     try:
         return importlib.import_module(package)

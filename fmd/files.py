@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from absl import logging
 
@@ -57,10 +57,7 @@ def clear_unfinished(folder: Path, *, young: float = 1.0) -> None:
     """Removes what killed processes left unfinished in `folder`, not in the folders below it.
 
     A process that is alive holds a lock on its own. Where the file system knows no locks, a day must have passed.
-
-    Args:
-        folder: where to look.
-        young: seconds since the last change within which nothing is removed: its process may be about to lock it.
+    What changed within `young` seconds stays: its process may be about to lock it.
     """
     for path in folder.glob(PREFIX + "*"):
         with contextlib.suppress(OSError):
@@ -87,9 +84,22 @@ def write_json(path: Path, value: object, *, overwrite: bool = True) -> None:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file that holds one per line; none where there is no file.
+
+    A last one cut short by a kill is left out.
+    """
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
 def digest(
-    what: str | os.PathLike[str] | bytes | memoryview | Iterable[bytes | memoryview],
-    algorithm: Algorithm = "blake2b",
+    what: str | os.PathLike[str] | bytes | memoryview | Iterable[bytes | memoryview], algorithm: Algorithm = "blake2b"
 ) -> str:
     """The digest, in hexadecimal, of a file, bytes or several pieces.
 
@@ -103,8 +113,7 @@ def digest(
     code = make()
     for piece in [what] if isinstance(what, bytes | memoryview) else what:
         code.update(piece)
-    found: str = code.hexdigest()
-    return found
+    return str(code.hexdigest())
 
 
 def refuse_larger(what: str, size: int) -> None:

@@ -35,10 +35,8 @@ def stacks_of(model: Model) -> tuple[str, ...]:
 def state_shardings(layout: Layout, abstract_state: PyTree, stacked: Sequence[str] = ()) -> PyTree:
     """A sharding for each leaf: those of `layout.smallest` elements or more are split over `fsdp`.
 
-    Args:
-        layout: the devices.
-        abstract_state: shapes, of the whole state or a part.
-        stacked: names of stacks: of leaves below them the first axis counts the blocks.
+    `abstract_state` has the shapes, of the whole state or a part. Of leaves below `stacked`, the names of stacks, the
+    first axis counts the blocks.
     """
 
     def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:

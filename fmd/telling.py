@@ -83,14 +83,8 @@ class Telling:
 def telling(config: Config, image_shape: Shape, num_classes: int, given: Plain | None) -> Telling:
     """From examples like these to the condition that a config tells its network.
 
-    Args:
-        config: of the run.
-        image_shape: (H, W, C).
-        num_classes: of the data set.
-        given: the spec of its condition, None for labels alone.
-
-    Raises:
-        ValueError: for an operator that does not take the images, and names that are no parts.
+    `given` is the spec of the data set's own condition, None for labels alone. Raises ValueError for an operator that
+    does not take the images, and names that are no parts.
     """
     spec = {} if given is None else dict(plain(given))
     if given is None and num_classes:

@@ -12,9 +12,9 @@ from fmd.devices import CPU_OPTIONS, cpu_compiler_options, options_to_run_once, 
 @pytest.fixture
 def fresh():
     """Forgets what was probed, before and after."""
-    fmd_compile._known_cpu_options.cache_clear()
+    fmd_compile._compiles.cache_clear()
     yield
-    fmd_compile._known_cpu_options.cache_clear()
+    fmd_compile._compiles.cache_clear()
 
 
 def test_the_options_are_known_to_this_jaxlib_and_keep_the_numbers():

@@ -15,7 +15,7 @@ from fmd import config as configs
 from fmd import data
 from fmd.checkpoints.weights import load_weights, read_arrays
 from fmd.devices import make_layout
-from fmd.evaluation import evaluate, likelihood
+from fmd.evaluation import evaluate, generative
 from fmd.export.exporter import export
 from fmd.files import write_json
 from fmd.randomness import key
@@ -115,6 +115,6 @@ def test_the_training_goes_on_where_it_was(edition, tmp_path):
 @pytest.mark.slow
 def test_the_bits_per_dimension_are_those_of_then(edition, sampler):
     then = json.loads((edition / "run" / "eval.json").read_text())["figures"]["likelihood"]
-    found = likelihood.measure(sampler, data.load("digits").test, examples=20, seed=0, quiet=True)
+    found = generative.likelihood(sampler, data.load("digits").test, examples=20, seed=0, quiet=True)
     assert found["bits_per_dim"] == pytest.approx(then["bits_per_dim"], rel=1e-4)
     assert found["standard_error"] == pytest.approx(then["standard_error"], rel=1e-2)

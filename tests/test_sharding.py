@@ -215,19 +215,25 @@ def test_one_device_to_eight_and_back_ends_where_one_alone_does(alone, programs,
     assert_same(alone.run(3)[0], state)
 
 
-def test_validation_and_samples_gather_each_block_where_it_is_used(monkeypatch):
+@pytest.fixture(scope="module")
+def shallow():
+    """Labs of two blocks with their first parameters, on one device and on eight."""
+    labs = [lab(*layout, depth=2) for layout in (("jit", 1), ("mesh", 8, 8))]
+    return [(made, made.start().params) for made in labs]
+
+
+def test_validation_and_samples_gather_each_block_where_it_is_used(shallow, monkeypatch):
     gathered, found, gather = [], [], sharding._gather_block
     monkeypatch.setattr(sharding, "_gather_block", lambda *given: gathered.append(given[1]) or gather(*given))
-    for layout in (("jit", 1), ("mesh", 8, 8)):
-        made = lab(*layout, depth=2)
-        info, params = recipes.make_info(made.config, made.data), made.start().params
+    for made, params in shallow:
+        info = recipes.make_info(made.config, made.data)
         validate = make_validation(made.model, info, made.data.test, made.layout, examples=8, batch_size=8)
         sampler = Sampler.from_info(info, model=made.model, layout=made.layout)
         noise = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
         images = sampler(np.arange(8) % 4, noise=noise, params=params, batch_size=8, steps=2)
         of_samples = len(gathered)
         found.append((images.astype(int), validate(params)["validation_loss"]))
-        whole = layout[0] == "jit"
+        whole = made.layout.mode == "jit"
         assert (of_samples == 0, len(gathered) == of_samples) == (whole, whole)
     assert all(leaf.ndim < 3 for leaf in jax.tree.leaves(gathered))  # blocks, not their stack
     (images, loss), (same_images, same_loss) = found
@@ -235,15 +241,21 @@ def test_validation_and_samples_gather_each_block_where_it_is_used(monkeypatch):
     assert abs(same_images - images).max() <= 1
 
 
-def test_a_forward_derivative_passes_through_gathered_blocks():
-    made = lab("mesh", 8, 8)
-    variables = {"params": made.abstract.params}
-    x, t, y = jnp.zeros((8, 8, 8, 1)), jnp.zeros(8), jnp.zeros(8, jnp.int32)
+def test_a_forward_derivative_passes_through_gathered_blocks(shallow):
+    """The gradient of a derivative along x and t, as MeanFlow has it, is that of blocks which are not gathered."""
+    x, t = jax.random.normal(jax.random.key(0), (8, 8, 8, 1)), jnp.linspace(0.0, 1.0, 8)
+    found = []
+    for made, params in shallow:
 
-    def velocity(variables):
-        return jax.jvp(lambda x, t: made.recipe.apply(variables, x, t, y), (x, t), (x, t))[1].sum()
+        def moved(params, apply=made.recipe.apply):
+            def network(x, t):
+                return apply({"params": params}, x, t, jnp.arange(8) % 4)
 
-    assert jax.eval_shape(jax.grad(velocity), variables) == variables
+            return jnp.mean(jax.jvp(network, (x, t), (x, t))[1] ** 2)
+
+        found.append(jax.device_get(jax.jit(jax.grad(moved))(params)))
+    assert_same(*found)
+    assert abs(found[0]["blocks"]["Dense_0"]["kernel"]).max() > 1e-3
 
 
 def test_what_cannot_be_split_is_said():

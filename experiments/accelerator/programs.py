@@ -29,7 +29,7 @@ from fmd import devices, sharding  # noqa: E402
 from fmd.checkpoints.weights import load_weights  # noqa: E402
 from fmd.export import portable  # noqa: E402
 from fmd.models import unet  # noqa: E402
-from fmd.sampling.sampler import Sampler  # noqa: E402
+from fmd.sampling.sampler import Sampler, make_model  # noqa: E402
 from fmd.training import recipe as recipes  # noqa: E402
 from fmd.training import trainer  # noqa: E402
 from fmd.training.callbacks import Callback  # noqa: E402
@@ -173,7 +173,7 @@ def traced(name: str, *, train_images: int = 60_000, samples: int = 512) -> dict
         config = config_of(name)
         dataset = random_dataset(SHAPES[config.data.source], 10)
         layout = devices.make_layout("jit")
-        model = recipes.make_model(config, dataset.num_classes)
+        model = make_model(config, dataset.num_classes)
         recipe = recipes.make_recipe(config, model, dataset.image_shape, recipes.make_telling(config, dataset), layout)
 
         def init() -> Any:

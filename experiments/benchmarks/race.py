@@ -14,7 +14,8 @@ Afterwards --n_samples digits are drawn from the average in each checkpoint by 5
 and judged as by `--mode=eval --samples=FILE --source=mnist`. The time to a quality is that of the first checkpoint with
 this FID and accuracy or better ones, so it is known to --every steps.
 
-What is in --out is not done again, so a race can be run in parts; a training that was cut off begins anew.
+What is in --out is not done again, so a race can be run in parts; a training that failed or was cut off begins anew.
+The others go on without one that fails.
 """
 
 import argparse
@@ -102,8 +103,10 @@ class Race:
 
 
 def judge(race: Race, name: str, seed: int, dataset: data.ImageDataset) -> list[dict[str, float]]:
-    """Step, seconds, FID and accuracy of each checkpoint of a training that has ended."""
+    """Step, seconds, FID and accuracy of each checkpoint of a training that has ended; none of one that failed."""
     folder, found = race.folder(name, seed), []
+    if not (folder / "times.json").exists():
+        return found
     times = json.loads((folder / "times.json").read_text())["checkpoints"]
     files = {int(step): folder / f"samples_{step}.npz" for step in times}
     if missing := sorted(step for step, path in files.items() if not path.exists()):
@@ -139,9 +142,13 @@ def show(results: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]], pee
     rows = []
     for name, seeds in results.items():
         reached = [in_minutes([seconds_to(c, *quality) for c in seeds.values()]) for quality in QUALITIES.values()]
-        ends = [c[-1] for c in seeds.values()]
-        fid, accuracy = (statistics.median(end[key] for end in ends) for key in ("fid", "accuracy"))
-        rows.append([name, *reached, in_minutes([end["seconds"] for end in ends]), f"{fid:.2f}", f"{accuracy:.1%}"])
+        ends = [c[-1] for c in seeds.values() if c]
+        whole = in_minutes([c[-1]["seconds"] if c else None for c in seeds.values()])
+        quality = ["failed", "-"]
+        if ends:
+            fid, accuracy = (statistics.median(end[key] for end in ends) for key in ("fid", "accuracy"))
+            quality = [f"{fid:.2f}", f"{accuracy:.1%}"]
+        rows.append([name, *reached, whole, *quality])
     minutes = [in_minutes([seconds_to([peer], *quality)]) for quality in QUALITIES.values()]
     whole = in_minutes([peer["seconds"]])
     rows.append(["torchcfm as it comes", *minutes, whole, f"{peer['fid']:.2f}", f"{peer['accuracy']:.1%}"])

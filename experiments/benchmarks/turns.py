@@ -30,10 +30,7 @@ class Runner:
     process: subprocess.Popen | None = None
 
     def turn(self, seconds: float) -> bool:
-        """Lets it run for a while; False once it has come to its end.
-
-        Raises RuntimeError where it failed.
-        """
+        """Lets it run for a while; False once it has come to its end, or has failed."""
         began = time.monotonic()
         if self.process is None:
             self.process = self.start()
@@ -49,9 +46,11 @@ class Runner:
         if running:
             os.killpg(self.process.pid, signal.SIGSTOP)
         self.seconds += time.monotonic() - began
-        if not running and self.process.returncode:
-            raise RuntimeError(f"{' '.join(self.command)} failed; see {self.folder}/log.txt")
         return running
+
+    @property
+    def failed(self) -> bool:
+        return self.process is not None and bool(self.process.returncode)
 
     def start(self) -> subprocess.Popen:
         caches = {f"{name}_CACHE_DIR": str(self.folder / "cache") for name in ("JAX_COMPILATION", "TORCHINDUCTOR")}
@@ -68,16 +67,21 @@ class Runner:
 
 
 def take_turns(runners: Sequence[Runner], seconds: float) -> None:
-    """Lets the trainings take turns until each has ended and has written its times.json."""
+    """Lets the trainings take turns until each has ended, with its times.json, or has failed, which one line says."""
     going = list(runners)
     try:
         while going:
             for runner in list(going):
-                if not runner.turn(seconds):
-                    going.remove(runner)
-                    print(f"{runner.folder}: {runner.seconds / 60:.2f} minutes", flush=True)
-                    times = {"checkpoints": runner.reached, "end": runner.seconds}
-                    (runner.folder / "times.json").write_text(json.dumps(times))
+                if runner.turn(seconds):
+                    continue
+                going.remove(runner)
+                minutes = f"{runner.seconds / 60:.2f} minutes"
+                if runner.failed:
+                    print(f"{runner.folder}: failed after {minutes}; see {runner.folder}/log.txt", flush=True)
+                    continue
+                print(f"{runner.folder}: {minutes}", flush=True)
+                times = {"checkpoints": runner.reached, "end": runner.seconds}
+                (runner.folder / "times.json").write_text(json.dumps(times))
     finally:
         for runner in runners:
             runner.kill()

@@ -34,8 +34,7 @@ def profile_product(n: np.ndarray, gamma: np.ndarray, m: np.ndarray, delta: np.n
     """
     low = np.minimum(n, m)
     log_ratio = gamma * np.log(low / n) + delta * np.log(low / m)
-    product: np.ndarray = (gamma + 1) * (delta + 1) / (gamma + delta + 1) * np.exp(log_ratio) / np.maximum(n, m)
-    return product
+    return np.asarray((gamma + 1) * (delta + 1) / (gamma + delta + 1) * np.exp(log_ratio) / np.maximum(n, m))
 
 
 def reconstruct(snapshots: Sequence[tuple[int, float, Params]], step: int, std: float) -> Params:

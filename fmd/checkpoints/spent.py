@@ -1,9 +1,9 @@
 """Costs of a run up to one of its steps, from the timing.jsonl in its workdir."""
 
-import json
 from pathlib import Path
 
 from fmd.blocks import Plain
+from fmd.files import read_json_lines
 
 FILE = "timing.jsonl"
 
@@ -14,12 +14,7 @@ def spent(workdir: Path, step: int) -> Plain | None:
     `flops` are those of all convolutions and matrix products, `device_hours` leave out what was done beside the steps.
     A run that began with the weights of another one says nothing of what those cost.
     """
-    lines = []
-    for text in (workdir / FILE).read_text().splitlines() if (workdir / FILE).is_file() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # cut short by a kill
-            break
+    lines = read_json_lines(workdir / FILE)
     counted = [line for line in lines if line["step"] <= step and line.get("flops") is not None]
     if not counted:
         return None

@@ -4,7 +4,7 @@ import numpy as np
 from absl import flags, logging
 
 from fmd import cli
-from fmd.arguments import Overrides, load_data, parse_labels
+from fmd.arguments import Overrides, load_data, outfile_of, parse_labels
 from fmd.evaluation import evaluate as evaluation
 from fmd.evaluation import restored
 from fmd.files import expand
@@ -20,11 +20,7 @@ def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
     """Measures images, restores them, and writes a PNG: truth, measurement, draws, mean, spread."""
     cli.need(parsed, "checkpoint", "restore needs --checkpoint: a workdir, one step inside it, or an export")
     cli.need(parsed, "operator", "restore needs --operator: what is measured, e.g. --operator=mask:hidden=lower_half")
-    outfile = expand(parsed.outfile)
-    if outfile.suffix != ".png":
-        raise ValueError(f"--outfile={outfile}: the name must end in .png")
-    if outfile.exists() and not parsed.overwrite:
-        raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
+    outfile = outfile_of(parsed, (".png",))
     if overrides:
         raise ValueError(f"--config.{overrides[0][0]} has no effect with --mode=restore; leave it out")
     operator, count = restored.parse_operator(parsed.operator), parsed.n_samples or N_RESTORED
@@ -50,5 +46,5 @@ def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
         quiet=False,
     )
     save_png(outfile, done.picture(max(1, 56 // sampler.image_shape[0])), overwrite=parsed.overwrite)
-    print("\n".join(f"{name:>28}  {evaluation.value_in_words(value)}" for name, value in done.figures().items()))
+    print(evaluation.table({"figures": done.figures()}))
     logging.info("a row each in %s: truth, measurement, draws, mean, spread", outfile)

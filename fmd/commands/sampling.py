@@ -6,7 +6,7 @@ import numpy as np
 from absl import flags, logging
 
 from fmd import cli, data, devices
-from fmd.arguments import Overrides, load_data, parse_labels, refuse_data, settings_of
+from fmd.arguments import Overrides, load_data, outfile_of, parse_labels, refuse_data, settings_of
 from fmd.config import Settings
 from fmd.files import atomic_path, expand
 from fmd.pictures import animation
@@ -24,11 +24,7 @@ FRAMES = 41  # of an animation; what most solvers have as steps divides 40
 def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     """Draws images to a PNG, to an .npz with their labels, or their way from noise to data to a .gif or .webp."""
     cli.need(parsed, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, or an export")
-    outfile = expand(parsed.outfile)
-    if outfile.suffix not in (".png", ".npz", *animation.SUFFIXES):
-        raise ValueError(f"--outfile={outfile}: the name must end in .png, .npz, {' or '.join(animation.SUFFIXES)}")
-    if outfile.exists() and not parsed.overwrite:
-        raise FileExistsError(f"{outfile} exists; choose another --outfile, or replace it with --overwrite")
+    outfile = outfile_of(parsed, (".png", ".npz", *animation.SUFFIXES))
     cli.use_compilation_cache()
     sampler = samplers.load(parsed.checkpoint, average=parsed.average, trust=parsed.trust)
     settings = settings_of(parsed, overrides, sampler.settings)

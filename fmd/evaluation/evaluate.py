@@ -19,7 +19,7 @@ from fmd.config import Settings
 from fmd.data import ImageDataset
 from fmd.data.sources.npz import read_archive
 from fmd.devices import make_layout
-from fmd.evaluation import features, generative, likelihood, paired, real_features, sample_pool
+from fmd.evaluation import features, generative, paired, real_features, sample_pool
 from fmd.evaluation.features import Extractor
 from fmd.evaluation.figures import measure
 from fmd.evaluation.labels import FREQUENCIES, choose_labels
@@ -75,14 +75,8 @@ def evaluate(
 ) -> Plain:
     """Draws the samples of a request and measures them.
 
-    Args:
-        sampler: the model.
-        dataset: the real images.
-        request: what to measure.
-        settings: how to sample.
-        folder: where samples are kept until the next call, so that an interrupted evaluation goes on.
-        quiet: without progress bars.
-        teacher: a model whose images from the same noise are to be compared with.
+    They are kept in `folder`, so that an interrupted evaluation goes on with the next call. `teacher` is a model whose
+    images from the same noise are to be compared with.
 
     Returns:
         {"figures": ..., "settings": ..., "cost": ...}, all JSON. The cost has `training_flops` and
@@ -93,57 +87,35 @@ def evaluate(
     """
     if request.likelihood_examples:
         flow_of(sampler, "bits per dimension")  # refused now, not after the samples
-    if request.paired_examples:
-        paired.check(sampler)
     result = judge_samples(sampler, dataset, request, settings, folder=folder, quiet=quiet)
-    figures = result["figures"]
-    count = min(VALIDATION_EXAMPLES, len(dataset.test))
-    figures |= make_validation(sampler.model, sampler.info, dataset.test, sampler.layout, examples=count)(
-        sampler.params
-    )
+    figures, test = result["figures"], dataset.test
+    same: Plain = {"seed": request.seed, "quiet": quiet}
+    count = min(VALIDATION_EXAMPLES, len(test))
+    validate = make_validation(sampler.model, sampler.info, test, sampler.layout, examples=count)
+    figures |= validate(sampler.params)
     result["settings"]["validation_examples"] = count
     if sampler.info.cost is not None:
         result["cost"] |= {f"training_{name}": value for name, value in sampler.info.cost.items()}
     if teacher is not None:
-        figures["distance_to_teacher"] = distance(
-            sampler, settings, teacher, labels_of(request, dataset), request.seed, quiet=quiet
-        )
-    if request.likelihood_examples:
-        figures["likelihood"] = likelihood.measure(
-            sampler,
-            dataset.test,
-            examples=request.likelihood_examples,
-            draws=request.likelihood_draws,
-            seed=request.seed,
-            quiet=quiet,
-        )
-    if request.classify_examples:
-        figures["classification"] = generative.classification(
-            sampler, dataset.test, examples=request.classify_examples, seed=request.seed, quiet=quiet
-        )
-    if request.against:
-        figures["anomalies"] = generative.anomalies(
-            sampler, dataset, request.against, examples=ANOMALY_EXAMPLES, seed=request.seed, quiet=quiet
-        )
-    if request.paired_examples:
-        figures["paired"] = paired.measure(
-            sampler, dataset, settings, examples=request.paired_examples, draws=request.paired_draws,
-            seed=request.seed, quiet=quiet,
-        )  # fmt: skip
+        labels = labels_of(request, dataset)
+        figures["distance_to_teacher"] = distance(sampler, settings, teacher, labels, **same)
+    if count := request.likelihood_examples:
+        draws = request.likelihood_draws
+        figures["likelihood"] = generative.likelihood(sampler, test, examples=count, draws=draws, **same)
+    if count := request.classify_examples:
+        figures["classification"] = generative.classification(sampler, test, examples=count, **same)
+    if other := request.against:
+        figures["anomalies"] = generative.anomalies(sampler, dataset, other, examples=ANOMALY_EXAMPLES, **same)
     return result
 
 
 def judge_samples(
-    sampler: Sampler,
-    dataset: ImageDataset,
-    request: Request,
-    settings: Settings,
-    *,
-    folder: Path,
-    quiet: bool = False,
+    sampler: Sampler, dataset: ImageDataset, request: Request, settings: Settings, *, folder: Path, quiet: bool = False
 ) -> Plain:
-    """`evaluate` without what does not depend on the samples: validation loss and likelihood."""
+    """`evaluate` without what does not depend on the settings, such as validation loss and likelihood."""
     check_fits(sampler, dataset)
+    if request.paired_examples:
+        paired.check(sampler)
     extractor = features.get(request.features, dataset)
     recorded = settings_of(sampler, request, settings)  # refused now, not after the real images
     real = real_features.references(dataset, request.references, extractor, samples=request.n_samples, quiet=quiet)
@@ -154,17 +126,19 @@ def judge_samples(
     if failed := int((~drawn.success).sum()):
         logging.warning("%d of %d samples did not reach t = 1, and are judged as they are", failed, len(labels))
     figures = measure(drawn.images, labels, dataset, real, extractor, sampler.layout)
+    if request.paired_examples:
+        figures["paired"] = paired.measure(
+            sampler, dataset, settings, examples=request.paired_examples, draws=request.paired_draws,
+            seed=request.seed, quiet=quiet,
+        )  # fmt: skip
     return {"figures": figures, "settings": recorded | yardstick(dataset, extractor, real), "cost": cost_of(drawn)}
 
 
 def judge_file(path: Path, dataset: ImageDataset, request: Request, *, quiet: bool = False) -> Plain:
     """The figures of samples that lie in a file, whoever drew them.
 
-    Args:
-        path: an .npz with `images` uint8 [N, H, W, C] and `labels` int [N], as `--mode=sample` writes it.
-        dataset: the real images.
-        request: of it the references and the features count.
-        quiet: without progress bars.
+    It is an .npz with `images` uint8 [N, H, W, C] and `labels` int [N], as `--mode=sample` writes it. Of the request
+    the references and the features count.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -276,9 +250,9 @@ def cost_of(drawn: Pool) -> Plain:
 def table(result: Plain) -> str:
     """The figures of `evaluate` for people, a line each; those of each class are in the file only."""
     figures = [(name, value) for name, value in flatten(result["figures"]) if not isinstance(value, list)]
-    return "\n".join(f"{name:>28}  {value_in_words(value)}" for name, value in figures)
+    return "\n".join(f"{name:>28}  {_in_words(value)}" for name, value in figures)
 
 
-def value_in_words(value: str | float | int | None) -> str:
+def _in_words(value: str | float | int | None) -> str:
     """A number with six digits, or a dash for None."""
     return "-" if value is None else value if isinstance(value, str) else format(value, ".6g")

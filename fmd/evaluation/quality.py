@@ -24,14 +24,7 @@ def make_quality(
     """A function from parameters to FID, precision, recall, density, coverage and, where known, the accuracy.
 
     `config.log.quality_samples` images are drawn with the settings of `config.sample`, classes as often as in the test
-    split.
-
-    Args:
-        model: the network.
-        info: of the run.
-        dataset: the real images.
-        layout: the devices to use.
-        extractor: the name of the features, see `fmd.evaluation.features`.
+    split; `extractor` names the features, see `fmd.evaluation.features`.
     """
     sampler = Sampler.from_info(info, model=model, layout=layout)
     found = features.get(extractor, dataset)

@@ -60,15 +60,9 @@ def references(
     named: str = "n_samples",
     quiet: bool,
 ) -> dict[str, Reference]:
-    """The features of the named splits.
+    """The features of the splits called "train", "test", or both.
 
-    Args:
-        dataset: the real images.
-        names: "train", "test", or both.
-        extractor: the features.
-        samples: how many are going to be compared with them.
-        named: the setting that says so, for the message.
-        quiet: without a progress bar.
+    So many `samples` are going to be compared with them, as the setting `named` says, which a message names.
 
     Raises:
         ValueError: where the samples or the images of a split are too few for the covariance of the features.

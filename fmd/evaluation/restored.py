@@ -1,6 +1,5 @@
 """Images measured, restored and compared: what `--mode=restore` shows and counts."""
 
-import ast
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from fmd.config import literal
 from fmd.math import operators
 from fmd.math.operators import Operator
 from fmd.math.pixels import to_uint8, to_unit
@@ -32,14 +32,12 @@ class Restored:
     @property
     def mean(self) -> np.ndarray:
         """Of the draws, float64 [N, H, W, C] in 0..255."""
-        mean: np.ndarray = self.draws.mean(axis=1, dtype=np.float64)
-        return mean
+        return np.asarray(self.draws.mean(axis=1, dtype=np.float64))
 
     @property
     def spread(self) -> np.ndarray:
         """The standard deviation of the draws, float64 [N, H, W, C] in grey levels."""
-        spread: np.ndarray = self.draws.std(axis=1, dtype=np.float64, ddof=min(1, self.draws.shape[1] - 1))
-        return spread
+        return np.asarray(self.draws.std(axis=1, dtype=np.float64, ddof=min(1, self.draws.shape[1] - 1)))
 
     def figures(self) -> dict[str, float]:
         """PSNR in dB of the mean and of single draws, coverage of the truth by the mean and 3 deviations, seconds."""
@@ -105,12 +103,5 @@ def parse_operator(text: str) -> Operator:
         pairs = [pair.partition("=") for pair in rest.split(",") if pair]
         if not all(equals for _, equals, _ in pairs):
             raise ValueError(f"--operator={text}; write a name with its parameters, e.g. mask:hidden=lower_half")
-        parts.append(operators.get(name, **{key: _value(value) for key, _, value in pairs}))
+        parts.append(operators.get(name, **{key: literal(value) for key, _, value in pairs}))
     return parts[0] if len(parts) == 1 else operators.get("compose", parts=parts)
-
-
-def _value(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

@@ -55,15 +55,8 @@ def draw(
 ) -> Pool:
     """Draws a sample for each label, or goes on with those that `folder` already holds.
 
-    Args:
-        sampler: the model.
-        split: real images. A model that is told more than a label is told what goes with an image of that label.
-        labels: of the samples.
-        settings: how to sample.
-        seed: of the noise.
-        folder: where the chunks are kept, in a sub-folder named after everything that decides the samples.
-        quiet: without a progress bar.
-        chunk: samples that are kept together.
+    There chunks of so many samples are kept, in a sub-folder named after everything that decides them. A model that is
+    told more than a label is told what goes with an image of that label in `split`.
     """
     rows = rows_like(split, labels)
     place, base = folder / _name(sampler, settings, seed, chunk), stream(seed, "eval")

@@ -27,8 +27,7 @@ from fmd.pictures import plots
 from fmd.pictures.grids import save_png
 from fmd.sampling.sampler import Sampler, load
 
-WEIGHTS = (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
-SHIFTS = (0.5, 0.7, 1.0, 1.4, 2.0)
+NUMBERS = {"weight": (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0), "shift": (0.5, 0.7, 1.0, 1.4, 2.0)}
 STEPS = (5, 10, 20, 50)
 FIXED = ("euler", "midpoint", "heun")
 JUMP, JUMPS = "jump", (1, 2, 4, 8)  # of networks with a second time; they are not guided
@@ -61,14 +60,10 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
 def points(
     kind: str, values: Sequence[str], settings: Settings, averages: Sequence[str], *, one_solver: bool = False
 ) -> list[Point]:
-    """The points of a sweep.
+    """The points of a sweep of a kind in `KINDS`, over these values or, where there are none, the usual ones.
 
-    Args:
-        kind: of `KINDS`.
-        values: those to try; the usual ones where there are none.
-        settings: what is the same at all points.
-        averages: that the run keeps.
-        one_solver: try the numbers of steps with the solver of `settings` alone.
+    The rest is that of `settings` at all points. `averages` are those that the run keeps; with `one_solver` numbers of
+    steps are tried with the solver of `settings` alone.
 
     Raises:
         ValueError: for values that are no numbers, numbers of steps for a solver that chooses its own, or an average
@@ -79,12 +74,9 @@ def points(
             raise ValueError(f"--sweep=average: there is no {unknown[0]!r}, only {', '.join(averages)}")
         return [Point(name, settings, name) for name in values or averages]
     try:
-        if kind == "weight":
-            weights = [float(v) for v in values] or WEIGHTS
-            return [Point(f"{w:g}", settings.replace(weight=w)) for w in weights]
-        if kind == "shift":
-            factors = [float(v) for v in values] or SHIFTS
-            return [Point(f"{f:g}", settings.replace(shift=f)) for f in factors]
+        if kind in NUMBERS:
+            numbers = [float(v) for v in values] or NUMBERS[kind]
+            return [Point(f"{n:g}", settings.replace(**{kind: n})) for n in numbers]
         counts = [int(v) for v in values]
     except ValueError:
         raise ValueError(f"--sweep={kind}={','.join(values)}: the values must be numbers") from None

@@ -36,14 +36,7 @@ def make_validation(
 
     Further figures that the loss of the method reports are there as "validation_NAME". A method that learns from
     its average is taught by the same parameters, one with a frozen teacher is judged as it is without (`validated`).
-
-    Args:
-        model: the network.
-        info: of the run: its method and its seed count.
-        split: images and conditions to test on.
-        layout: the devices to use.
-        examples: how many of them, or all if there are fewer.
-        batch_size: images per call of the compiled program.
+    So many `examples` of the split are looked at, or all where there are fewer.
     """
     method = methods.from_config(info.config)
     method = getattr(method, "validated", method)

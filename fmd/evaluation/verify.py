@@ -21,7 +21,7 @@ from fmd.blocks import Plain, flatten
 from fmd.checkpoints.weights import PUBLISHED
 from fmd.config import Settings, resolve
 from fmd.data import ImageDataset
-from fmd.evaluation import features, paired
+from fmd.evaluation import features
 from fmd.evaluation.evaluate import Request, judge_samples
 from fmd.sampling.sampler import Sampler
 
@@ -97,23 +97,12 @@ def asked(row: Plain, seed: int | None = None) -> tuple[Request, Settings]:
 
 
 def verify(
-    sampler: Sampler,
-    dataset: ImageDataset,
-    row: Plain,
-    *,
-    folder: Path,
-    seed: int | None = None,
-    quiet: bool = False,
+    sampler: Sampler, dataset: ImageDataset, row: Plain, *, folder: Path, seed: int | None = None, quiet: bool = False
 ) -> list[Compared]:
-    """The main figures of a row beside those of samples drawn anew.
+    """The main figures of a row (see `read_row`) beside those of samples drawn anew.
 
-    Args:
-        sampler: the model, of the average that the row says.
-        dataset: the real images.
-        row: see `read_row`.
-        folder: where samples are kept while they are drawn.
-        seed: of the noise; default: the published one.
-        quiet: without progress bars.
+    The sampler is of the average that the row says. Samples are kept in `folder` while they are drawn, from noise of
+    the published seed unless another is given.
 
     Raises:
         ValueError: where the row is of another step, or was judged by other features or beside other images.
@@ -131,11 +120,6 @@ def verify(
                 f"the published figures are of {key} = {said!r}, here it is {value!r}: they do not compare"
             )
     figures = judge_samples(sampler, dataset, request, settings, folder=folder, quiet=quiet)["figures"]
-    if request.paired_examples:
-        figures["paired"] = paired.measure(
-            sampler, dataset, settings, examples=request.paired_examples, draws=request.paired_draws,
-            seed=request.seed, quiet=quiet,
-        )  # fmt: skip
     found, published = dict(flatten(figures)), dict(flatten(row["figures"]))
     return [
         Compared(name, value, found[name], allowance(name, published, request))

@@ -83,7 +83,8 @@ in fewer than one in a thousand pixels is allowed there.
 
 ### With Orbax and Flax
 
-{orbax_note}
+The network is in `fmd.models`, {where}. The options of the compiler make it
+equal to the bit; the images are right without them, too.
 
 ```python
 {orbax}
@@ -135,12 +136,6 @@ PUBLISHED_ROW = """
 | `quality.json` | the figures below with all that decides them; `--mode=verify` repeats them |"""
 FLOW_ROW = """
 | `flow.stablehlo` | the same with the guided flow of this network in place of its jumps: slower, for any weight |"""
-ORBAX_NOTE = """\
-The network is in `fmd.models`, guidance and solver are functions of `fmd.math`. The options of the compiler make it
-equal to the bit; the images are right without them, too."""
-METHOD_NOTE = """\
-The network is in `fmd.models`, the way from noise to images in `fmd.methods`. The options of the compiler make it
-equal to the bit; the images are right without them, too."""
 
 
 def model_card(
@@ -154,13 +149,8 @@ def model_card(
 ) -> str:
     """The whole text.
 
-    Args:
-        info: what config.json says; without `sampler` the export is a compact one.
-        params: the weights.
-        figures: what is known about the quality of the weights.
-        picture: what samples.png shows.
-        evaluations: of the network for an image of it.
-        published: the figures are in a file of the export, too.
+    `info` is what config.json says; without `sampler` the export is a compact one. `picture` is what samples.png shows,
+    with `evaluations` of the network for an image. `figures` may be `published` in a file of the export, too.
     """
     config, settings = info.config, info.config.sample
     return CARD.format(
@@ -178,8 +168,7 @@ def model_card(
         seed=config.seed,
         evaluations=f"{evaluations:.4g}",
         files=(COMPACT_FILES if info.sampler is None else FILES).format(
-            flow_row=FLOW_ROW if settings.solver == JUMP else "",
-            published=PUBLISHED_ROW if published else "",
+            flow_row=FLOW_ROW if settings.solver == JUMP else "", published=PUBLISHED_ROW if published else ""
         ),
         training=describe.training(info, params),
         figures="\n\n".join(map(describe.quality, figures)) or "None: the run left no evaluation of these weights.",
@@ -194,10 +183,11 @@ def _use(info: RunInfo) -> str:
     with_fmd = WITH_FMD.format(**code)
     if program is None:
         return COMPACT_USE.format(with_fmd=with_fmd, **code)
+    in_math = "guidance and solver are functions of `fmd.math`"
     guided = "finite: 1 is conditional, 0 unconditional, more is more typical of the class"
     return USE.format(
         with_fmd=with_fmd,
-        orbax_note=ORBAX_NOTE if snippets.is_plain(info) else METHOD_NOTE,
+        where=in_math if snippets.is_plain(info) else "the way from noise to images in `fmd.methods`",
         platforms=", ".join(program["platforms"]),
         settings=describe.sampling(info),
         pixels=", ".join(map(str, info.image_shape)),

@@ -1,10 +1,12 @@
 """The pieces of a model card, from what the run stored about itself."""
 
+import json
+from collections.abc import Iterable, Sequence
+
 import jax
 
 from fmd import methods
 from fmd.blocks import Block, flatten, plain
-from fmd.export.markdown import short, table
 from fmd.export.portable import shapes
 from fmd.export.quality import Figures, meaning
 from fmd.math import solvers
@@ -13,6 +15,7 @@ from fmd.types import Params
 
 RECIPE = ("model", "method", "path", "train", "optimizer", "ema", "data", "sample")  # config blocks that make a model
 MOST_NAMES = 32  # of classes
+LONGEST_VALUE = 120  # letters in a table
 
 
 def kind(info: RunInfo) -> str:
@@ -108,9 +111,24 @@ def inputs(info: RunInfo) -> str:
         line = f"- `{name}` {'are' if name == 'labels' else 'is'} {dtype} [{dims}]"
         count = counts.get(name)
         if count:
-            line += f": 0 to {count - 1}, or {count} for an image that is not told it"
-            line = line.replace("an image that is not told it", "an unconditional image") if name == "labels" else line
+            untold = "an unconditional image" if name == "labels" else "an image that is not told it"
+            line += f": 0 to {count - 1}, or {count} for {untold}"
         elif count == 0:
             line += ": all 0, the model knows no classes"
         lines.append(f"{line}.")
     return "\n".join(lines)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [[" ".join(str(value).replace("|", "\\|").split()) for value in line] for line in (head, *rows)]
+    lines.insert(1, ["---"] * len(head))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def short(value: object) -> str:
+    """A number with six digits; anything else as JSON, cut."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

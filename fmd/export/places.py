@@ -9,12 +9,7 @@ T = TypeVar("T")
 
 PATH = re.compile(r"(file:)?/|~|\.{1,2}/")  # how a path begins that tells of a machine
 RELATIVE = re.compile(r"[^\s:]+/[^\s:]*(?<!/\d\.\d\.\d)$")  # another word that is one, and no name of a TFDS set
-NAMES = (
-    "name",
-    "freeze",
-    "targets",
-    "train",
-)  # keys of names and patterns of parameters, in which slashes are no folders
+NAMES = ("name", "freeze", "targets", "train")  # keys of names and patterns, in which slashes are no folders
 ASIDE = re.compile(r" \((kept in|not kept).*")  # where a download lies in the cache
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fmd.blocks import Plain, flatten
 from fmd.checkpoints.weights import workdir_of
 from fmd.export.places import without_folders
+from fmd.files import read_json_lines
 from fmd.run_info import RunInfo
 
 MEANINGS = {  # by the last part of a figure's name
@@ -49,18 +50,13 @@ class Figures(NamedTuple):
 
 
 def find_figures(checkpoint: Path, info: RunInfo) -> list[Figures]:
-    """The figures in the folders of a checkpoint.
-
-    Args:
-        checkpoint: a workdir or one step inside it.
-        info: of the run, with the step and the average of the weights.
-    """
+    """The figures in the folders of a workdir, or one step inside it, about the step and the average in `info`."""
     workdir, step = workdir_of(checkpoint), info.step or 0
     found = []
     for name, values in evaluations(checkpoint, info).items():
         row = "" if name == "eval" else f", row `{name}`"
         found.append(Figures(f"Evaluation of step {step:,} (`--mode=eval`){row}", dict(flatten(values))))
-    lines = map(_parse, _text(workdir / "validation.jsonl").splitlines())
+    lines = read_json_lines(workdir / "validation.jsonl")
     if earlier := [line for line in lines if line.get("step", step + 1) <= step]:
         title = f"Validation in training, of the average `{info.averages[0]}` at step {earlier[-1]['step']:,}"
         found.append(Figures(title, earlier[-1]))
@@ -68,9 +64,7 @@ def find_figures(checkpoint: Path, info: RunInfo) -> list[Figures]:
 
 
 def evaluations(checkpoint: Path, info: RunInfo) -> dict[str, Plain]:
-    """The figures of `--mode=eval` for these weights, by file.
-
-    A file is eval.json, or a copy of it such as eval_flow.json.
+    """The figures of `--mode=eval` for these weights, by file: eval.json, or a copy of it such as eval_flow.json.
 
     A run may have gone on since, or another of its averages may have been evaluated: such files do not count.
     """
@@ -78,7 +72,7 @@ def evaluations(checkpoint: Path, info: RunInfo) -> dict[str, Plain]:
     for folder in dict.fromkeys([checkpoint, workdir_of(checkpoint)]):
         found = {}
         for file in sorted(folder.glob("eval*.json"), key=lambda file: file.stem):
-            values = without_folders(_parse(_text(file)))
+            values = without_folders(_parse(file.read_text()))
             flat = dict(flatten(values))
             if flat and _is_of(flat, "step", info.step or 0) and _is_of(flat, "average", average):
                 found[file.stem] = values
@@ -92,12 +86,8 @@ def _is_of(values: Plain, name: str, expected: object) -> bool:
     return all(value in (None, expected) for key, value in values.items() if key.rpartition(".")[2] == name)
 
 
-def _text(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
-
-
 def _parse(text: str) -> Plain:
-    """A JSON object; empty where there is none, as in a line cut short by a kill."""
+    """A JSON object; empty where there is none."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -85,7 +85,8 @@ def programs(info: RunInfo) -> dict[str, str]:
     known = weight in (0.0, 1.0)  # when the program is traced: such a weight needs half of the network's work
     arrays = {name: _array(info, name) for name in shapes(info)}
     noise, told = arrays.pop("noise"), list(arrays.values())
-    y = told[0] if info.conditions is None else _dictionary(arrays)
+    named = ", ".join(f"{name!r}: {array}" for name, array in arrays.items())
+    y = told[0] if info.conditions is None else f"{{{named}}}"
     values: dict[str, object] = {
         "noise": noise,
         "y": _labels(info) if info.conditions is None else y,
@@ -159,10 +160,6 @@ def _array(info: RunInfo, name: str) -> str:
 
 def _labels(info: RunInfo) -> list[int]:
     return [i % max(info.num_classes, 1) for i in range(4)]
-
-
-def _dictionary(arrays: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{name!r}: {array}" for name, array in arrays.items()) + "}"
 
 
 def _keywords(params: Mapping[str, object]) -> str:

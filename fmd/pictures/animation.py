@@ -22,10 +22,7 @@ LONGEST_SIDE = 1024  # pixels; each frame is a picture of this size
 def grid_frames(
     images: np.ndarray, *, columns: int | None = None, scale: int = 1, longest_side: int = LONGEST_SIDE
 ) -> np.ndarray:
-    """`image_grid` at each time.
-
-    uint8 [T, N, H, W, C] -> frames uint8 [T, .., .., 1 or 3].
-    """
+    """`image_grid` at each time: uint8 [T, N, H, W, C] -> frames uint8 [T, .., .., 1 or 3]."""
     return np.stack([image_grid(at_t, columns=columns, scale=scale, longest_side=longest_side) for at_t in images])
 
 
@@ -37,9 +34,7 @@ def save_animation(
     hold_seconds: float = HOLD_SECONDS,
     overwrite: bool = False,
 ) -> None:
-    """Writes frames as an animation that repeats for ever.
-
-    The file appears whole or not at all.
+    """Writes frames as an animation that repeats for ever; the file appears whole or not at all.
 
     Args:
         path: ends in .gif or .webp, which decides the format.
@@ -72,9 +67,9 @@ class Shown:
     path: Path
 
     def _repr_html_(self) -> str:
-        check_suffix(Path(self.path))
-        content = base64.b64encode(Path(self.path).read_bytes()).decode()
-        return f'<img src="data:image/{Path(self.path).suffix[1:]};base64,{content}">'
+        path = Path(self.path)
+        check_suffix(path)
+        return f'<img src="data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}">'
 
 
 def check_suffix(path: Path) -> None:

@@ -40,10 +40,7 @@ def choose_rows(classes: Sequence[int], class_names: Sequence[str] | None, per_c
 
 
 def draw_grid(images: np.ndarray, rows: Rows) -> np.ndarray:
-    """The picture of samples, a row per class.
-
-    Images uint8 [N, H, W, C] of `rows.labels` -> picture uint8 [.., .., 1 or 3].
-    """
+    """The picture of samples uint8 [N, H, W, C] of `rows.labels`, a row per class: uint8 [.., .., 1 or 3]."""
     scale = max(1, 56 // images.shape[1])
     return labelled_grid(images, rows.names, scale=scale, longest_side=SAMPLES_SIDE)
 
@@ -75,15 +72,10 @@ def guidance_sweep(
     scale: int = 1,
     longest_side: int = LONGEST_SIDE,
 ) -> np.ndarray:
-    """The same noise under several guidance weights, a column per weight.
+    """The same noise under several guidance weights: a row per example, a column per weight.
 
-    Every row is a label.
-
-    Args:
-        images: uint8 [weights, rows, H, W, C], as `fmd.sampling.trajectory.sweep` gives them.
-        weights: above the columns.
-        names: of the rows, if wanted.
-        scale, longest_side: as in `labelled_grid`.
+    `images` are uint8 [weights, rows, H, W, C], as `fmd.sampling.trajectory.sweep` gives them; the other arguments are
+    those of `trajectory_strip`.
     """
     return _columns(images, "w", weights, names, scale, longest_side)
 
@@ -109,7 +101,8 @@ def image_grid(
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"a grid takes uint8 images [N, H, W, C], N > 0, not {images.dtype} {images.shape}")
     if images.shape[-1] not in (1, 3):
-        images = channels_side_by_side(images)
+        count, height, width, channels = images.shape
+        images = images.transpose(0, 1, 3, 2).reshape(count, height, channels * width, 1)
     columns = columns or max(1, math.isqrt(len(images)))
     rows = -(-len(images) // columns)
     side = max(rows * (images.shape[1] + gap), columns * (images.shape[2] + gap)) + gap
@@ -172,10 +165,7 @@ def _columns(
     scale: int,
     longest_side: int,
 ) -> np.ndarray:
-    """Images [columns, rows, H, W, C] with a number above each column.
-
-    The first number comes with its letter.
-    """
+    """Images [columns, rows, H, W, C] with a number above each column, the first with its letter."""
     if images.ndim != 5 or len(images) != len(values) or len(names) not in (0, images.shape[1]):
         raise ValueError(
             f"a picture of {len(values)} columns and {len(names) or 'any number of'} rows takes images "
@@ -185,15 +175,6 @@ def _columns(
     rows = np.swapaxes(images, 0, 1).reshape(-1, *images.shape[2:])
     names = names or [""] * images.shape[1]
     return labelled_grid(rows, names, column_names=above, scale=scale, longest_side=longest_side)
-
-
-def channels_side_by_side(images: np.ndarray) -> np.ndarray:
-    """Channels that are no colours, as grey images side by side.
-
-    uint8 [N, H, W, C] -> [N, H, C W, 1].
-    """
-    count, height, width, channels = images.shape
-    return images.transpose(0, 1, 3, 2).reshape(count, height, channels * width, 1)
 
 
 def shrink(images: np.ndarray, factor: int) -> np.ndarray:
@@ -208,15 +189,11 @@ def shrink(images: np.ndarray, factor: int) -> np.ndarray:
     rows, columns = np.arange(0, height, factor), np.arange(0, width, factor)
     sums = np.add.reduceat(np.add.reduceat(images.astype(np.uint32), rows, axis=1), columns, axis=2)
     count = np.minimum(factor, height - rows)[:, None] * np.minimum(factor, width - columns)
-    means: np.ndarray = ((sums + count[..., None] // 2) // count[..., None]).astype(np.uint8)
-    return means
+    return np.asarray((sums + count[..., None] // 2) // count[..., None], np.uint8)
 
 
 def as_image(picture: np.ndarray) -> Any:
-    """A uint8 picture [H, W, 1 or 3] as a Pillow image.
-
-    A notebook shows it where it ends a cell.
-    """
+    """A uint8 picture [H, W, 1 or 3] as a Pillow image, which a notebook shows where it ends a cell."""
     from PIL import Image
 
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)

@@ -22,10 +22,7 @@ SPELLINGS |= {"Đ": "D", "ı": "i", "–": "-", "—": "-", "−": "-", "’": "
 
 
 def writable(names: Sequence[str], numbers: Sequence[int] | np.ndarray | None = None) -> list[str]:
-    """The names in letters that the font has.
-
-    A name without such letters is replaced by its number, by default its place.
-    """
+    """The names in letters that the font has; one without them is replaced by its number, by default its place."""
     numbers = range(len(names)) if numbers is None else numbers
     spelt = ["".join(map(_spelling, name)) for name in names]
     written = [all(map(_in_font, letters)) for letters in spelt]
@@ -74,10 +71,7 @@ def above_columns(names: Sequence[str], width: int) -> np.ndarray:
 
 @functools.cache
 def _in_font(letter: str) -> bool:
-    """True where the font has the letter.
-
-    Letters that it lacks are all drawn as the same box.
-    """
+    """True where the font has the letter: those that it lacks are all drawn as the same box."""
     from PIL import ImageFont
 
     font = ImageFont.load_default(FONT_SIZE)
@@ -85,10 +79,7 @@ def _in_font(letter: str) -> bool:
 
 
 def _spelling(letter: str) -> str:
-    """A letter without its accent, or spelt by others.
-
-    A letter that the font has, and one that cannot be spelt, stays.
-    """
+    """A letter without its accent, or spelt by others; one that the font has, or that cannot be spelt, stays."""
     if _in_font(letter):
         return letter
     plain = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))

@@ -54,16 +54,9 @@ def vector_field(
 
     figure, axes = _figure(side, side)
     axes.quiver(
-        *x.T,
-        *v.T,
-        speeds,
-        angles="xy",
-        scale_units="xy",
-        scale=full / gap,
-        width=0.004,
-        cmap="viridis_r",
+        *x.T, *v.T, speeds, angles="xy", scale_units="xy", scale=full / gap, width=0.004, cmap="viridis_r",
         clim=(0, full),
-    )
+    )  # fmt: skip
     if paths is not None:
         paths = np.asarray(paths)
         axes.plot(paths[..., 0], paths[..., 1], color="0.3", linewidth=0.6, alpha=0.5)
@@ -76,9 +69,8 @@ def vector_field(
 def loss_curves(
     series: Mapping[str, Sequence[Point]], *, title: str = "loss", width: int = 640, height: int = 400
 ) -> np.ndarray:
-    """Lines over steps, from the (step, value) pairs of each name.
+    """Lines over steps, from the (step, value) pairs of each name; None or a value that is not finite leaves a gap.
 
-    A value that is None or not finite leaves a gap.
     The vertical axis is logarithmic where values are positive and far apart, as in the report of a run.
     """
     figure, axes = _figure(width, height)
@@ -103,9 +95,7 @@ def loss_curves(
 
 
 def sweep(setting: str, rows: Sequence[Mapping[str, object]], *, width: int = 720, height: int = 420) -> np.ndarray:
-    """Quality against one setting, as bars and lines.
-
-    The bars are the Frechet distance, the lines shares: accuracy, precision, recall.
+    """Quality against one setting: bars of the Frechet distance, lines of shares (accuracy, precision, recall).
 
     Args:
         setting: the column of `rows` that names the points.

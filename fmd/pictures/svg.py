@@ -71,10 +71,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, allow_log: 
 
 
 def thin(points: Sequence[Point]) -> list[Point]:
-    """At most MOST_POINTS points: means over equal stretches, and the last point.
-
-    The mean of a stretch without a known value is None.
-    """
+    """At most MOST_POINTS points: means over equal stretches, None where no value is known, and the last point."""
     clean = [(float(x), float(y) if y is not None and math.isfinite(y) else None) for x, y in points]
     if len(clean) <= MOST_POINTS:
         return clean
@@ -102,10 +99,7 @@ def short(value: Number) -> str:
 
 
 def linear_ticks(low: Number, high: Number, about: int = 5) -> list[float]:
-    """Round numbers in [low, high].
-
-    They are 1, 2 or 5 times a power of ten apart.
-    """
+    """Round numbers in [low, high]; they are 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.7)
@@ -113,10 +107,7 @@ def linear_ticks(low: Number, high: Number, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: Number, high: Number) -> list[float]:
-    """1, 2 and 5 times the powers of ten in [low, high].
-
-    Over more than three powers of ten, the powers alone or some of them.
-    """
+    """1, 2 and 5 times the powers of ten in [low, high]; over more than three of them, some powers alone."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     digits = (1, 2, 5) if last - first <= 3 else (1,)
     ticks = [d * 10.0**p for p in range(first, last + 1, max(1, (last - first) // 6)) for d in digits]
@@ -133,10 +124,7 @@ def _range(values: Sequence[Number], logarithmic: bool) -> tuple[Number, Number]
 
 
 def _path(points: Sequence[Point]) -> str:
-    """SVG path data; the pen is lifted at None.
-
-    A point alone is drawn as a dot, by the round ends of its line; the newest has a circle beside.
-    """
+    """SVG path data; the pen is lifted at None. A point alone is a dot, by the round ends of its line."""
     commands, pen = [], "M"
     for x, y in points:
         if y is None:

@@ -82,11 +82,10 @@ def edit(
         return to_uint8(made)
 
     index = np.arange(len(pixels), dtype=np.int32)
-    edited: np.ndarray = ask(
+    return np.asarray(ask(
         sampler, ("editing", method, first, steps), compute, (key,), index, pixels, target, before,
         weight=weight, batch_size=batch_size, params=params, quiet=quiet,
-    )  # fmt: skip
-    return edited
+    ))  # fmt: skip
 
 
 def round_trip(
@@ -147,7 +146,6 @@ def interpolate(
         ends = [
             editing.invert(field, to_unit(end), args=y, steps=steps, end_epsilon=epsilon) for end in (first, second)
         ]
-
         x0 = jnp.stack([editing.slerp(ends[0], ends[1], share) for share in ways], axis=1)
         told = jax.tree.map(lambda part: jnp.repeat(part, len(ways), axis=0), y)
         start = x0.reshape(-1, *x0.shape[2:])

@@ -5,6 +5,7 @@ the network was trained in.
 """
 
 import math
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -75,12 +76,11 @@ def classify(
         )  # fmt: skip
 
     name = ("classifying", "exact") if exact else ("classifying", draws, first, keep, weighting, data_std)
-    found: np.ndarray = ask(
+    return np.asarray(ask(
         sampler, name, compute, (key,), np.arange(len(pixels), dtype=np.int32), pixels,
         model=in_float32(sampler.model) if exact else None,
         batch_size=batch_size, params=params, quiet=quiet,
-    )  # fmt: skip
-    return found
+    ))  # fmt: skip
 
 
 def bits_per_dim(
@@ -116,9 +116,8 @@ def bits_per_dim(
     Raises:
         ValueError: for images of another shape or dtype, and a condition that does not fit.
     """
-    pixels = check_images(sampler, images)
-    told, schedule = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule
-    epsilon, trace = end_epsilon(sampler), "hutchinson" if draws == 1 else "exact"
+    schedule, epsilon = flow_of(sampler).schedule, end_epsilon(sampler)
+    trace, numbers = "hutchinson" if draws == 1 else "exact", math.prod(sampler.image_shape)
 
     def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels, y: Condition) -> Float[Array, " B"]:
         def log_density(key: TypedKey) -> Float[Array, " B"]:
@@ -131,16 +130,14 @@ def bits_per_dim(
             return log_p
 
         if draws == 1:
-            return bits_of(log_density(key), math.prod(pixels.shape[1:]))
+            return bits_of(log_density(key), numbers)
         log_p = jax.nn.logsumexp(jax.lax.map(log_density, jax.random.split(key, draws)), axis=0)
-        return bits_of(log_p - math.log(draws), math.prod(pixels.shape[1:]))
+        return bits_of(log_p - math.log(draws), numbers)
 
-    name, index = ("bits per dimension", tolerance, draws), np.arange(len(pixels), dtype=np.int32)
-    found: np.ndarray = ask(
-        sampler, name, compute, (key_of(0) if key is None else key,), index, pixels, told,
+    return _judge(
+        sampler, ("bits per dimension", tolerance, draws), compute, images, y, key,
         model=in_float32(sampler.model), batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
-    return found
 
 
 def reconstruction(
@@ -160,9 +157,7 @@ def reconstruction(
 
     Arguments and errors as in `bits_per_dim`, and as in `fmd.math.anomaly.reconstruction`.
     """
-    pixels = check_images(sampler, images)
-    told, schedule = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule
-    epsilon = end_epsilon(sampler)
+    schedule, epsilon = flow_of(sampler).schedule, end_epsilon(sampler)
 
     def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels, y: Condition) -> Float[Array, " B"]:
         return anomaly.reconstruction(
@@ -170,12 +165,8 @@ def reconstruction(
             indices=index, end_epsilon=epsilon,
         )  # fmt: skip
 
-    index = np.arange(len(pixels), dtype=np.int32)
-    found: np.ndarray = ask(
-        sampler, ("reconstructing", start, draws, steps), compute, (key_of(0) if key is None else key,), index, pixels,
-        told, batch_size=batch_size, params=params, quiet=quiet,
-    )  # fmt: skip
-    return found
+    name = "reconstructing", start, draws, steps
+    return _judge(sampler, name, compute, images, y, key, batch_size=batch_size, params=params, quiet=quiet)
 
 
 def residuals(
@@ -194,17 +185,28 @@ def residuals(
 
     Arguments and errors as in `bits_per_dim`, and as in `fmd.math.anomaly.residuals`.
     """
-    pixels = check_images(sampler, images)
-    told, schedule = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule
+    schedule = flow_of(sampler).schedule
 
     def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels, y: Condition) -> Float[Array, "B T"]:
         return anomaly.residuals(
             field, to_unit(pixels), key, times=times, draws=draws, args=y, schedule=schedule, indices=index
         )
 
-    index = np.arange(len(pixels), dtype=np.int32)
-    found: np.ndarray = ask(
-        sampler, ("residuals", times, draws), compute, (key_of(0) if key is None else key,), index, pixels, told,
-        batch_size=batch_size, params=params, quiet=quiet,
-    )  # fmt: skip
-    return found
+    name = "residuals", times, draws
+    return _judge(sampler, name, compute, images, y, key, batch_size=batch_size, params=params, quiet=quiet)
+
+
+def _judge(
+    sampler: Prior,
+    name: tuple[Hashable, ...],
+    compute: Callable[..., Array],
+    images: Any,
+    y: Condition,
+    key: TypedKey | None,
+    **options: Any,
+) -> np.ndarray:
+    """compute(field, key, index, pixels, y) of images with their conditions; the default key is that of seed 0."""
+    pixels = check_images(sampler, images)
+    told, index = check_told(sampler, y, len(pixels)), np.arange(len(pixels), dtype=np.int32)
+    key = key_of(0) if key is None else key
+    return np.asarray(ask(sampler, name, compute, (key,), index, pixels, told, **options))

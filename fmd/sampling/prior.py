@@ -23,7 +23,7 @@ from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork
 from fmd.run_info import RunInfo
 from fmd.sampling import checks
-from fmd.types import Condition, Field, Images, Number, Params, Scalars, Times
+from fmd.types import Condition, Field, Number, Params
 
 BATCH = 64
 
@@ -60,19 +60,9 @@ def field_of(sampler: Prior, params: Params, weight: Number, model: Model | None
     plain = flow.field(network)
     if weight == 1:
         return plain
-
-    def velocity(x: Images, t: Times, y: Condition) -> Images:
-        v: Images = plain(t, x, y)
-        return v
-
-    guided = fields.guided_field(velocity, network.drop, guidance.get("cfg", weight=weight))
-
-    def field(t: Scalars, x: Images, args: Condition = None) -> Images:
-        told = network.drop(args, jnp.zeros(x.shape[:1], bool))  # told and untold have one structure
-        v: Images = guided(t, x, told)
-        return v
-
-    return field
+    guided = fields.guided_field(lambda x, t, y: plain(t, x, y), network.drop, guidance.get("cfg", weight=weight))
+    # Told by way of `drop`, since told and untold have one structure.
+    return lambda t, x, args=None: guided(t, x, network.drop(args, jnp.zeros(x.shape[:1], bool)))
 
 
 def end_epsilon(sampler: Prior) -> float:

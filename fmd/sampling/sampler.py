@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fmd import methods
+from fmd.blocks import Plain
 from fmd.checkpoints.weights import load_weights
-from fmd.config import Settings
+from fmd.config import Config, Settings
 from fmd.devices import Layout, cpu_compiler_options, make_layout, map_batches, replicate
 from fmd.math import solvers
 from fmd.math.operators import Map, Operator
@@ -160,14 +161,9 @@ class Sampler:
         if name not in self.programs:
             weaker = self._weaker(settings)
             draw = make_program(
-                self.model,
-                self.method,
-                self.info,
-                settings,
-                traced_weight=not fixed,
-                weak=weaker and weaker[0],
-                layout=self.layout,
-            )
+                self.model, self.method, self.info, settings,
+                traced_weight=not fixed, weak=weaker and weaker[0], layout=self.layout,
+            )  # fmt: skip
 
             def run(
                 params: Params, weak: Params | None, key: TypedKey | None, weight: Array, source: Array, y: Condition
@@ -237,10 +233,17 @@ def load(
 def model_of(info: RunInfo) -> Model:
     """The network of a run, after importing the modules that its config names."""
     import_modules(info.config.imports)
-    offered: dict[str, object] = {"num_classes": info.num_classes}
-    offered |= {} if info.conditions is None else {"conditions": info.conditions}
-    offered |= methods.inputs_of(info.config)
-    return build_model(info.config.model.name, info.config.model.params, **offered)
+    return make_model(info.config, info.num_classes, info.conditions)
+
+
+def make_model(config: Config, num_classes: int, told: Plain | None = None) -> Model:
+    """The network of a config for these conditions. Raises ValueError where the config has other classes."""
+    offered: dict[str, object] = {"num_classes": num_classes, **({} if told is None else {"conditions": told})}
+    offered |= methods.inputs_of(config)
+    given = config.model.params.get("num_classes", num_classes)
+    if given != num_classes:
+        raise ValueError(f"config.model.num_classes = {given}, but the data set has {num_classes}; leave it out")
+    return build_model(config.model.name, config.model.params, **offered)
 
 
 def make_program(

@@ -9,12 +9,9 @@ from fmd.training.run import Run
 
 
 def cost_of(run: Run, step: jax.stages.Traced | None) -> Cost:
-    """The operations of a run, which are logged.
+    """The operations of a run, which are logged, from its traced program of `steps_per_dispatch` steps.
 
-    Args:
-        run: the run.
-        step: its traced program, of `steps_per_dispatch` steps; None under `pmap`, which does not give it away: then a
-            step is three forward passes of the network on its batch.
+    Without one, as `pmap` does not give it away, a step is three forward passes of the network on its batch.
     """
     config, device = run.config, jax.devices()[0].device_kind
     params = run.state.ema[run.info.averages[0]]

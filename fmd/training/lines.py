@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmd.files import atomic_path
+from fmd.files import atomic_path, read_json_lines
 from fmd.processes import is_main_process
 
 Line = dict[str, Any]  # numbers by name, None where there is none; "step" is always there
@@ -27,7 +27,7 @@ class JsonLines:
 
     def __init__(self, path: Path, *, after: int) -> None:
         self._path = path
-        self.lines = [line for line in read_lines(path) if line["step"] <= after]
+        self.lines = [line for line in read_json_lines(path) if line["step"] <= after]
         if path.exists() and is_main_process():
             with atomic_path(path, overwrite=True) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
@@ -68,17 +68,6 @@ class LineLog(JsonLines):
             writer = csv.DictWriter(table, self._columns, restval="")
             writer.writeheader()
             writer.writerows(self.lines)
-
-
-def read_lines(path: Path) -> list[Line]:
-    """The lines of a log; a last one cut short by a kill is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
 
 
 def _is_plain(value: Any) -> bool:

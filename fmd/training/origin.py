@@ -19,7 +19,7 @@ from fmd.checkpoints.fitting import Rows, fit
 from fmd.checkpoints.locate import locate
 from fmd.checkpoints.weights import load_weights
 from fmd.config import Config, merge, resolve
-from fmd.files import digest
+from fmd.files import digest, some
 from fmd.methods.method import Flow
 from fmd.models import conditions
 from fmd.models.network import ModelNetwork
@@ -48,13 +48,7 @@ def origin_of(config: Config, workdir: Path) -> Path | None:
 
 
 def begin_with(path: Path, info: RunInfo, params: Params, tuning: Tuning) -> Params:
-    """Initial parameters with what fits of the weights in a folder; the log says what does not.
-
-    Args:
-        path: the folder.
-        info: of the run that begins.
-        params: its initial parameters.
-        tuning: which of them are trained.
+    """Initial `params` of a run with what fits of the weights in the folder `path`; the log says what does not.
 
     Raises:
         ValueError: when less than `config.init_share` of the parameters fits, something that does not fit is not
@@ -71,7 +65,7 @@ def begin_with(path: Path, info: RunInfo, params: Params, tuning: Tuning) -> Par
         "of other classes, so with the rows of those that both have": fitted.resized,
         "left out": fitted.dropped,
     }
-    said = "".join(f"; {what}: {_some(names)}" for what, names in lists.items() if names)
+    said = "".join(f"; {what}: {some(names, SHOWN)}" for what, names in lists.items() if names)
     if fitted.share < config.init_share:
         raise ValueError(
             f"config.init_from: of {path} only {fitted.share:.0%} of the parameters fit this model{said}; build the "
@@ -79,7 +73,7 @@ def begin_with(path: Path, info: RunInfo, params: Params, tuning: Tuning) -> Par
         )
     if stuck := [name for name in fitted.drawn if name in tuning.fixed]:
         raise ValueError(
-            f"config.init_from: {path} does not have all of {_some(stuck)}, whose random numbers would stay; "
+            f"config.init_from: {path} does not have all of {some(stuck, SHOWN)}, whose random numbers would stay; "
             + ("name it in config.lora.train" if config.lora else "leave it out of config.train.freeze")
         )
     share = f"{fitted.share:.1%}"
@@ -87,11 +81,6 @@ def begin_with(path: Path, info: RunInfo, params: Params, tuning: Tuning) -> Par
     for key, before, now in differences(as_plain(theirs.config)["model"], as_plain(config)["model"]):
         logging.warning("its network had %s = %r, this one has %r", key, before, now)
     return fitted.params
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 @dataclass(frozen=True)
@@ -122,8 +111,7 @@ class Teacher:
     def network(self, params: Params) -> Network:
         """Its velocity with these parameters; its own are `params`, which the training step takes as an argument."""
         return VelocityNetwork(
-            self.method,
-            ModelNetwork(model_of(self.info).apply, params, self.info.num_classes, self.info.conditions),
+            self.method, ModelNetwork(model_of(self.info).apply, params, self.info.num_classes, self.info.conditions)
         )
 
     def digest(self) -> str:

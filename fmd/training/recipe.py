@@ -11,7 +11,6 @@ from fmd.data import ImageDataset
 from fmd.devices import Layout
 from fmd.models import conditions
 from fmd.models.contract import Model, check_contract
-from fmd.models.registry import build_model
 from fmd.run_info import RunInfo
 from fmd.sharding import gather_params, stacks_of
 from fmd.telling import Telling, telling
@@ -21,16 +20,6 @@ from fmd.training.origin import Teacher
 from fmd.training.step import Recipe
 from fmd.training.tuning import tuning_of
 from fmd.types import Params
-
-
-def make_model(config: Config, num_classes: int, told: Plain | None = None) -> Model:
-    """The network of a config for these conditions; `make_recipe` checks it against the contract."""
-    offered: dict[str, object] = {"num_classes": num_classes, **({} if told is None else {"conditions": told})}
-    offered |= methods.inputs_of(config)
-    given = config.model.params.get("num_classes", num_classes)
-    if given != num_classes:
-        raise ValueError(f"config.model.num_classes = {given}, but the data set has {num_classes}; leave it out")
-    return build_model(config.model.name, config.model.params, **offered)
 
 
 def make_telling(config: Config, dataset: ImageDataset) -> Telling:

@@ -69,12 +69,7 @@ class Recipe:
 
 
 def train_step(
-    state: TrainState,
-    batch: Batch,
-    recipe: Recipe,
-    *,
-    teacher: Params | None = None,
-    axis_name: str | None = None,
+    state: TrainState, batch: Batch, recipe: Recipe, *, teacher: Params | None = None, axis_name: str | None = None
 ) -> tuple[TrainState, Report]:
     """One optimiser step: the next state, and the report.
 

@@ -27,10 +27,11 @@ from fmd.files import expand, folder_lock, refuse_patterns, write_json
 from fmd.models.parameter_table import parameter_table
 from fmd.randomness import check_switches, stream
 from fmd.run_info import RunInfo, read_run_info
+from fmd.sampling.sampler import make_model
 from fmd.training import feed as feeds
 from fmd.training import origin
 from fmd.training import recipe as recipes
-from fmd.training.callbacks import Callback
+from fmd.training.callbacks import Callback, saved_grids
 from fmd.training.cost import cost_of
 from fmd.training.run import Run
 from fmd.training.state import TrainState, as_edition_1, create_state, from_edition_1
@@ -111,7 +112,7 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     shape = dataset.image_shape
     tells = recipes.make_telling(config, dataset)
     told = tells.spec
-    model = recipes.make_model(config, dataset.num_classes, told)
+    model = make_model(config, dataset.num_classes, told)
     info = recipes.make_info(config, dataset)
     teacher = origin.teacher_of(config, workdir, info)
     info = info if teacher is None else info.replace(teacher=teacher.digest())
@@ -208,9 +209,8 @@ def claim(workdir: Path, info: RunInfo) -> None:
 
 def remove_later_grids(workdir: Path, step: int) -> None:
     """Removes the grids of samples of steps above `step`, left by a part of the run that no checkpoint has kept."""
-    for path in (workdir / "samples").glob("step_*.png"):
-        number = path.stem.removeprefix("step_")
-        if number.isdigit() and int(number) > step:
+    for number, path in saved_grids(workdir):
+        if number > step:
             path.unlink()
 
 

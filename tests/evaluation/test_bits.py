@@ -7,7 +7,7 @@ import pytest
 
 from fmd.data import batch_indices
 from fmd.devices import make_layout
-from fmd.evaluation import likelihood
+from fmd.evaluation import generative
 from fmd.models.network import in_float32
 from fmd.models.registry import build_model
 from fmd.sampling.sampler import Sampler
@@ -44,7 +44,7 @@ def standard_normal_bits(images):
 @pytest.mark.parametrize("draws", [1, 3])
 def test_a_model_that_does_nothing_has_the_density_of_noise(dataset, draws):
     still = answering(lambda x, dtype: jnp.zeros_like(x))
-    found = likelihood.measure(still, dataset.test, examples=12, seed=0, draws=draws, quiet=True)
+    found = generative.likelihood(still, dataset.test, examples=12, seed=0, draws=draws, quiet=True)
     rows = batch_indices(0, 0, 12, len(dataset.test))
     assert found["bits_per_dim"] == pytest.approx(standard_normal_bits(dataset.test.images[rows]), abs=1e-3)
     assert (found["examples"], found["unsolved"]) == (12, 0)
@@ -55,7 +55,7 @@ def test_several_draws_give_a_tighter_bound(dataset):
     """A field that is steep in x, so that dequantisations of an image differ in density."""
     steep = answering(lambda x, dtype: 40 * jnp.sin(3 * x))
     one, many = (
-        likelihood.measure(steep, dataset.test, examples=6, seed=0, draws=draws, quiet=True) for draws in (1, 8)
+        generative.likelihood(steep, dataset.test, examples=6, seed=0, draws=draws, quiet=True) for draws in (1, 8)
     )
     assert one["unsolved"] == many["unsolved"] == 0
     assert many["bits_per_dim"] < one["bits_per_dim"]
@@ -63,8 +63,8 @@ def test_several_draws_give_a_tighter_bound(dataset):
 
 def test_nothing_depends_on_batches_or_devices(sampler, dataset):
     small = Sampler(sampler.model, jax.device_get(sampler.params), sampler.info, make_layout("jit"))
-    one = likelihood.measure(small, dataset.test, examples=11, seed=0, quiet=True)
-    found = likelihood.measure(sampler, dataset.test, examples=11, seed=0, quiet=True, batch_size=5)
+    one = generative.likelihood(small, dataset.test, examples=11, seed=0, quiet=True)
+    found = generative.likelihood(sampler, dataset.test, examples=11, seed=0, quiet=True, batch_size=5)
     assert found["bits_per_dim"] == pytest.approx(one["bits_per_dim"], rel=1e-4)
     assert found["standard_error"] == pytest.approx(one["standard_error"], rel=1e-3)
 
@@ -74,7 +74,7 @@ def test_a_network_of_bfloat16_is_asked_in_float32(dataset):
         return (x.astype(dtype) * jnp.asarray(0.3, dtype)).astype(jnp.float32)
 
     wide, narrow = (
-        likelihood.measure(answering(rounded, dtype), dataset.test, examples=6, seed=0, quiet=True)
+        generative.likelihood(answering(rounded, dtype), dataset.test, examples=6, seed=0, quiet=True)
         for dtype in ("float32", "bfloat16")
     )
     assert narrow == wide
@@ -92,5 +92,5 @@ def test_a_model_of_flax_keeps_all_but_its_dtype():
 def test_a_method_without_a_field_is_refused_in_one_line(dataset):
     fieldless = judged.make_sampler(judged.make_info(**judged.FIELDLESS))
     with pytest.raises(ValueError, match="needs the velocity field of a method, and 'fieldless' has none") as refused:
-        likelihood.measure(fieldless, dataset.test, examples=4, seed=0, quiet=True)
+        generative.likelihood(fieldless, dataset.test, examples=4, seed=0, quiet=True)
     assert "\n" not in str(refused.value)

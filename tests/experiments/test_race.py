@@ -74,8 +74,8 @@ pathlib.Path({folder!r}, "run", "checkpoints", "7").mkdir(parents=True)
 """
 
 
-def test_trainings_take_turns(tmp_path):
-    """One waits while the other runs, and seconds count in own turns; one that fails ends the race for all."""
+def test_trainings_take_turns(tmp_path, capsys):
+    """One waits while the other runs, and seconds count in own turns; one that fails does not end the others."""
     from turns import Runner, take_turns
 
     def runner(name, code=TRAINING):
@@ -92,10 +92,35 @@ def test_trainings_take_turns(tmp_path):
     assert a.reached.keys() == b.reached.keys() == {7}
     assert a.seconds + b.seconds <= elapsed
     assert json.loads((tmp_path / "a" / "times.json").read_text())["end"] == a.seconds
-    bad, left = runner("bad", "raise SystemExit(3)"), runner("left", "import time; time.sleep(60)")
-    with pytest.raises(RuntimeError, match=r"see .*bad/log\.txt"):
-        take_turns([left, bad], 0.2)
+    take_turns([runner("bad", "raise SystemExit(3)"), runner("good")], 0.25)
+    assert [line for line in capsys.readouterr().out.splitlines() if "failed after" in line and "bad/log.txt" in line]
+    assert (tmp_path / "good" / "times.json").exists()
+    assert not (tmp_path / "bad" / "times.json").exists()
+
+
+def test_trainings_end_with_the_race(tmp_path):
+    from turns import Runner, take_turns
+
+    class Interrupted(Runner):
+        def turn(self, seconds):
+            raise KeyboardInterrupt
+
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    left = Runner([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        take_turns([left, Interrupted([], tmp_path)], 0.2)
     assert left.process.returncode == -9
+
+
+def test_a_training_that_failed_is_counted_and_not_judged(tmp_path):
+    import race
+
+    orders = race.Race(tmp_path, 1, {}, "", 0, {}, ())
+    assert race.judge(orders, "eager", 1, None) == []
+    way = [{"step": 1, "seconds": 60.0, "fid": 0.9, "accuracy": 0.99}]
+    fmd, eager = race.show({"fmd": {1: way, 2: []}, "eager": {1: []}}, race.torchcfm()).splitlines()[-3:-1]
+    assert fmd.count("1.0, 1 of 2") == 2
+    assert "failed" in eager
 
 
 def test_time_to_a_quality():

@@ -21,6 +21,7 @@ from fmd import config as configs
 from fmd import devices, sharding
 from fmd.data import ImageDataset, Split, register_source
 from fmd.models.registry import register_model
+from fmd.sampling.sampler import make_model
 from fmd.training import feed as feeds
 from fmd.training import recipe as recipes
 from fmd.training.callbacks import Callback
@@ -127,7 +128,7 @@ class Lab:
         self.config, self.layout, self.data = config, layout, data or dataset()
         shape, tells = self.data.image_shape, recipes.make_telling(config, self.data)
         self.told = tells.spec
-        self.model = recipes.make_model(config, self.data.num_classes, self.told)
+        self.model = make_model(config, self.data.num_classes, self.told)
         self.recipe = recipes.make_recipe(config, self.model, shape, tells, layout)
         self.abstract = jax.eval_shape(self.init)
         self.shardings = sharding.state_shardings(layout, self.abstract, sharding.stacks_of(self.model))

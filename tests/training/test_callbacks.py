@@ -11,11 +11,12 @@ import pytest
 
 from fmd import commands
 from fmd.checkpoints.spent import spent
+from fmd.files import read_json_lines
 from fmd.training import callbacks, timing, trainer
 from fmd.training.callbacks import Callback
 from fmd.training.callbacks.progress import Progress
 from fmd.training.callbacks.report import HtmlReport
-from fmd.training.lines import JsonLines, LineLog, read_lines
+from fmd.training.lines import JsonLines, LineLog
 from tests.helpers import toys
 
 SAME = {"parallel": {"mode": "jit"}, "log": {"every": 2}}  # as `toy_run`
@@ -31,7 +32,7 @@ def same_files(workdir: pathlib.Path, expected: pathlib.Path) -> None:
 
 
 def steps_of(path: pathlib.Path) -> list[int]:
-    return [line["step"] for line in read_lines(path)]
+    return [line["step"] for line in read_json_lines(path)]
 
 
 # --- what is written ---
@@ -52,7 +53,7 @@ def test_table_and_json_say_the_same(toy_run):
     for name in ("metrics", "validation"):
         with open(toy_run.workdir / f"{name}.csv", newline="") as file:
             table = list(csv.DictReader(file))
-        lines = read_lines(toy_run.workdir / f"{name}.jsonl")
+        lines = read_json_lines(toy_run.workdir / f"{name}.jsonl")
         as_text = [{key: "" if value is None else str(value) for key, value in line.items()} for line in lines]
         assert table == as_text
         assert toy_run.logs[name].lines == lines
@@ -90,7 +91,7 @@ def test_the_line_is_the_same_on_several_devices(toy_run, tmp_path, parallel):
 
 
 def test_the_clock_is_in_the_timing_log_only(toy_run):
-    lines = read_lines(toy_run.workdir / "timing.jsonl")
+    lines = read_json_lines(toy_run.workdir / "timing.jsonl")
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12, 12]
     for line in lines[:-1]:
         assert line["images_per_second"] == pytest.approx(16 / line["seconds_per_step"], rel=1e-3)
@@ -216,7 +217,7 @@ def test_a_new_name_becomes_a_column_and_a_number_without_end_becomes_null(tmp_p
     log.append({"step": 2, "fid": math.inf, "loss": math.nan})
     log.append({"step": 3, "fid": 2.5})
     assert (tmp_path / "log.csv").read_text().splitlines() == ["step,loss,fid", "1,0.5,", "2,,", "3,,2.5"]
-    assert read_lines(tmp_path / "log.jsonl")[1] == {"step": 2, "fid": None, "loss": None}
+    assert read_json_lines(tmp_path / "log.jsonl")[1] == {"step": 2, "fid": None, "loss": None}
 
 
 def test_a_log_is_never_seen_half_rewritten(tmp_path, monkeypatch):

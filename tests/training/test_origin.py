@@ -12,6 +12,7 @@ import pytest
 from fmd import commands
 from fmd import config as configs
 from fmd.checkpoints.weights import load_weights
+from fmd.sampling.sampler import make_model
 from fmd.training import callbacks, optimizers, origin, trainer
 from fmd.training import recipe as recipes
 from tests.helpers import toys
@@ -77,7 +78,7 @@ def test_a_network_with_a_second_time_goes_on_from_one_without(flow, tmp_path, c
         run, state = train(tmp_path / "run", **JUMPS, init_from=str(workdir))
     assert "new: step/kernel" in caplog.text
     x, t, y = jnp.ones((3, 8, 8, 1)), jnp.array([0.0, 0.3, 1.0]), jnp.arange(3)
-    flows = recipes.make_model(toys.config(**FLOW), toys.CLASSES)
+    flows = make_model(toys.config(**FLOW), toys.CLASSES)
     expected = flows.apply({"params": weights}, x, t, y)
     np.testing.assert_array_equal(run.model.apply({"params": state.params}, x, t, y, r=t), expected)
 

@@ -11,7 +11,7 @@ import pytest
 from fmd.checkpoints.fitting import names
 from fmd.checkpoints.weights import load_weights, save_weights
 from fmd.export import exporter
-from fmd.sampling.sampler import load
+from fmd.sampling.sampler import load, make_model
 from fmd.training import callbacks, origin, trainer
 from fmd.training import recipe as recipes
 from fmd.training.tuning import LowRank, Tuning, tuning_of
@@ -233,7 +233,7 @@ def test_a_run_begins_with_the_rows_of_other_classes(trained, classes, caplog):
     path = trained[0] / "gone"
     (old, before), kept = load_weights(path), min(classes, toys.CLASSES)
     info = dataclasses.replace(before, num_classes=classes)
-    model = recipes.make_model(info.config, classes)
+    model = make_model(info.config, classes)
     fresh = jax.device_get(recipes.init_params(model, jax.random.key(7), info.image_shape))
     with caplog.at_level("INFO"):
         begun = origin.begin_with(path, info, fresh, Tuning())
@@ -273,7 +273,7 @@ def recipe_of(config):
     return recipes.make_recipe(config, TOY, (8, 8, 1), recipes.make_telling(config, toys.dataset()))
 
 
-TOY = recipes.make_model(toys.config(), toys.CLASSES)
+TOY = make_model(toys.config(), toys.CLASSES)
 
 
 def test_a_first_run_trains_everything():

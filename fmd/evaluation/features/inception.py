@@ -13,6 +13,7 @@ Convolutions ask for full float32 precision: by default GPUs and TPUs would roun
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -113,11 +114,8 @@ class BlockA(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
-        five = _conv(x, "branch5x5_1", 48)
-        five = _conv(five, "branch5x5_2", 64, (5, 5))
-        three = _conv(x, "branch3x3dbl_1", 64)
-        three = _conv(three, "branch3x3dbl_2", 96, (3, 3))
-        three = _conv(three, "branch3x3dbl_3", 96, (3, 3))
+        five = _branch(x, "branch5x5", (48,), (64, (5, 5)))
+        three = _branch(x, "branch3x3dbl", (64,), (96, (3, 3)), (96, (3, 3)))
         pool = _conv(_average(x), "branch_pool", self.pool_width)
         return _join(_conv(x, "branch1x1", 64), five, three, pool)
 
@@ -127,9 +125,7 @@ class BlockB(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B P Q D"]:
-        double = _conv(x, "branch3x3dbl_1", 64)
-        double = _conv(double, "branch3x3dbl_2", 96, (3, 3))
-        double = _conv(double, "branch3x3dbl_3", 96, (3, 3), 2)
+        double = _branch(x, "branch3x3dbl", (64,), (96, (3, 3)), (96, (3, 3), 2))
         return _join(_conv(x, "branch3x3", 384, (3, 3), 2), double, _halve(x))
 
 
@@ -140,14 +136,9 @@ class BlockC(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
-        once = _conv(x, "branch7x7_1", self.width)
-        once = _conv(once, "branch7x7_2", self.width, (1, 7))
-        once = _conv(once, "branch7x7_3", 192, (7, 1))
-        twice = _conv(x, "branch7x7dbl_1", self.width)
-        twice = _conv(twice, "branch7x7dbl_2", self.width, (7, 1))
-        twice = _conv(twice, "branch7x7dbl_3", self.width, (1, 7))
-        twice = _conv(twice, "branch7x7dbl_4", self.width, (7, 1))
-        twice = _conv(twice, "branch7x7dbl_5", 192, (1, 7))
+        row, column, narrow = (self.width, (1, 7)), (self.width, (7, 1)), (self.width,)
+        once = _branch(x, "branch7x7", narrow, row, (192, (7, 1)))
+        twice = _branch(x, "branch7x7dbl", narrow, column, row, column, (192, (1, 7)))
         return _join(_conv(x, "branch1x1", 192), once, twice, _conv(_average(x), "branch_pool", 192))
 
 
@@ -156,12 +147,8 @@ class BlockD(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B P Q D"]:
-        three = _conv(x, "branch3x3_1", 192)
-        three = _conv(three, "branch3x3_2", 320, (3, 3), 2)
-        seven = _conv(x, "branch7x7x3_1", 192)
-        seven = _conv(seven, "branch7x7x3_2", 192, (1, 7))
-        seven = _conv(seven, "branch7x7x3_3", 192, (7, 1))
-        seven = _conv(seven, "branch7x7x3_4", 192, (3, 3), 2)
+        three = _branch(x, "branch3x3", (192,), (320, (3, 3), 2))
+        seven = _branch(x, "branch7x7x3", (192,), (192, (1, 7)), (192, (7, 1)), (192, (3, 3), 2))
         return _join(three, seven, _halve(x))
 
 
@@ -174,8 +161,7 @@ class BlockE(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W 2048"]:
         once = _conv(x, "branch3x3_1", 384)
         once = _join(_conv(once, "branch3x3_2a", 384, (1, 3)), _conv(once, "branch3x3_2b", 384, (3, 1)))
-        twice = _conv(x, "branch3x3dbl_1", 448)
-        twice = _conv(twice, "branch3x3dbl_2", 384, (3, 3))
+        twice = _branch(x, "branch3x3dbl", (448,), (384, (3, 3)))
         twice = _join(_conv(twice, "branch3x3dbl_3a", 384, (1, 3)), _conv(twice, "branch3x3dbl_3b", 384, (3, 1)))
         return _join(_conv(x, "branch1x1", 320), once, twice, _conv(self.pool(x), "branch_pool", 192))
 
@@ -188,19 +174,16 @@ def _conv(
     return nn.relu(nn.Conv(width, kernel, stride, padding, precision=Precision.HIGHEST, name=name)(x))
 
 
-def _average(x: Array) -> Array:
-    pooled: Array = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
-    return pooled
+def _branch(x: Array, name: str, *layers: tuple[Any, ...]) -> Array:
+    """Convolutions one after the other, NAME_1, NAME_2, ...: of each the width, and what else `_conv` takes."""
+    for number, layer in enumerate(layers, 1):
+        x = _conv(x, f"{name}_{number}", *layer)
+    return x
 
 
-def _maximum(x: Array) -> Array:
-    pooled: Array = nn.max_pool(x, (3, 3), padding="SAME")
-    return pooled
-
-
-def _halve(x: Array) -> Array:
-    pooled: Array = nn.max_pool(x, (3, 3), (2, 2))
-    return pooled
+_average = functools.partial(nn.avg_pool, window_shape=(3, 3), padding="SAME", count_include_pad=False)
+_maximum = functools.partial(nn.max_pool, window_shape=(3, 3), padding="SAME")
+_halve = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
 
 
 def _join(*branches: Array) -> Array:

@@ -121,8 +121,8 @@ def tiles(run: Run) -> str:
     figures = {
         **{name: last(*where) for name, where in found.items()},
         "parameters": count,
-        "images per second": _median(logs["timing"], "images_per_second"),
-        "of the devices' peak": _median(logs["timing"], "utilisation"),
+        "images per second": median(known(logs["timing"], "images_per_second") or [None]),
+        "of the devices' peak": median(known(logs["timing"], "utilisation") or [None]),
         "operations": sum(line.get("flops") or 0 for line in logs["timing"]) or None,
         "peak memory, bytes": last(logs["timing"], "peak_memory_bytes"),
     }
@@ -136,7 +136,7 @@ def tiles(run: Run) -> str:
 
 def trend(lines: Sequence[Line], key: str) -> str:
     """How a figure's mean moved from the third quarter of its lines to the last; empty for fewer than eight lines."""
-    values = [line[key] for line in lines if line.get(key) is not None]
+    values = known(lines, key)
     quarter = len(values) // 4
     if quarter < 2:
         return ""
@@ -228,9 +228,14 @@ def machine(run: Run) -> str:
     return f"<table>{table}</table><details><summary>Parameters</summary><pre>{parameters}</pre></details>"
 
 
+def known(lines: Sequence[Line], key: str) -> list[Any]:
+    """The values of a column that are there."""
+    return [line[key] for line in lines if line.get(key) is not None]
+
+
 def last(lines: Sequence[Line], key: str) -> Any:
     """The newest value of a column, or None."""
-    return next((line[key] for line in reversed(lines) if line.get(key) is not None), None)
+    return next(reversed(known(lines, key)), None)
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:
@@ -245,8 +250,3 @@ def duration(seconds: float | int) -> str:
     if not minutes:
         return f"{seconds:.3g} s"
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
-
-
-def _median(lines: Sequence[Line], key: str) -> Any:
-    known = [line[key] for line in lines if line.get(key) is not None]
-    return median(known) if known else None

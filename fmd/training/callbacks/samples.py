@@ -1,5 +1,6 @@
 """samples/step_N.png: a grid of samples from the same noise each time."""
 
+import math
 from pathlib import Path
 
 from fmd.pictures.grids import save_png
@@ -10,6 +11,7 @@ from fmd.sampling.sampler import Sampler
 from fmd.training.callbacks.base import Callback
 from fmd.training.run import Run
 from fmd.training.timing import beside_the_steps
+from fmd.types import Number
 
 
 class Samples(Callback):
@@ -30,8 +32,7 @@ class Samples(Callback):
                 save_png(run.workdir / "samples" / f"step_{run.step:08d}.png", picture, overwrite=True)
 
 
-def saved_grids(workdir: Path, step: int) -> list[tuple[int, Path]]:
+def saved_grids(workdir: Path, step: Number = math.inf) -> list[tuple[int, Path]]:
     """(step, file) of the grids up to a step. Those of later steps, from before a kill, will be made again."""
-    files = (workdir / "samples").glob("step_????????.png")
-    grids = [(int(path.stem.removeprefix("step_")), path) for path in files]
-    return sorted((number, path) for number, path in grids if number <= step)
+    named = ((path.stem.removeprefix("step_"), path) for path in (workdir / "samples").glob("step_*.png"))
+    return sorted((int(number), path) for number, path in named if number.isdigit() and int(number) <= step)

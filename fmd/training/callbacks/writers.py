@@ -39,13 +39,8 @@ class Writer(Callback):
             run.cleanup.callback(self.close)
 
     def on_step_end(self, run: Run) -> None:
-        if is_main_process():
-            self._pass_on(run)
-
-    def on_train_end(self, run: Run) -> None:
-        self.on_step_end(run)
-
-    def _pass_on(self, run: Run) -> None:
+        if not is_main_process():
+            return
         first = not self._passed
         new: list[tuple[int, str, Any]] = []
         for name, log in run.logs.items():
@@ -62,6 +57,9 @@ class Writer(Callback):
             else:
                 known = {key: value for key, value in what.items() if key != "step" and value is not None}
                 self.figures(step, {f"{name}/{key}": value for key, value in known.items()})
+
+    def on_train_end(self, run: Run) -> None:
+        self.on_step_end(run)
 
     def open(self, run: Run) -> None: ...
 
