@@ -49,6 +49,7 @@ ROWS = (
     Row("mnist_denoise", {123: "mnist_denoise_mean_cpu"}, machine=ONE, what="a regression"),
     Row("mnist_super_resolution", {123: "mnist_super_resolution_cpu"}, "11", "1.5 GB", BUSY),
     Row("mnist_super_resolution", {123: "mnist_super_resolution_mean_cpu"}, "13", machine=ONE, what="a regression"),
+    Row("mnist_super_resolution", {123: "mnist_bridge_cpu"}, machine=ONE, what="a bridge"),
     Row("fashion_mnist", seeds("fashion_mnist_cpu", 123, 124, 125), "20 to 23", "1.5 GB", ONE),
     Row("fashion_mnist", {123: "fashion_mnist"}, "41", "1.5 GB", ONE, "ships"),
     Row("fashion_mnist_one_step", {123: "fashion_mnist_one_step_cpu"}, "53", "2.1 GB", ONE),
