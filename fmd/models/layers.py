@@ -42,6 +42,7 @@ from jaxtyping import Array, Float
 STEEP = (1.0, 1000.0)
 FLAT = (0.1, 5.0)
 EPSILON = 1e-5  # of the group normalisation
+EXACT = jax.lax.Precision.HIGHEST  # float32 products of float32, everywhere
 
 
 def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -71,7 +72,8 @@ def sinusoidal_embedding(
 class TimeEmbedding(nn.Module):
     """The embedding of times [B] -> [B, dim] in `dtype`.
 
-    Sinusoid, of `features` numbers (dim by default), and first layer are float32, so that close times stay apart.
+    Sinusoid, of `features` numbers (dim by default), and first layer are float32, so that close times stay apart; GPUs
+    and TPUs are asked for it, since by default they round what a product reads.
     """
 
     dim: int
@@ -82,7 +84,7 @@ class TimeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, t: Float[Array, " B"]) -> Float[Array, "B {self.dim}"]:
         waves = sinusoidal_embedding(t, self.features or self.dim, self.frequencies)
-        hidden = nn.Dense(self.dim, name="dense_1")(waves)
+        hidden = nn.Dense(self.dim, precision=EXACT, name="dense_1")(waves)
         return nn.Dense(self.dim, dtype=self.dtype, name="dense_2")(nn.silu(hidden).astype(self.dtype))
 
 
@@ -101,7 +103,8 @@ class StepEmbedding(nn.Module):
     def __call__(self, h: Float[Array, " B"]) -> Float[Array, "B {self.dim}"]:
         phase = phases(h, self.dim // 2, FLAT)
         features = jnp.concatenate([jnp.sin(phase), 2 * jnp.square(jnp.sin(phase / 2))], axis=-1)
-        hidden = nn.silu(nn.Dense(self.dim, use_bias=False, name="dense_1")(features)).astype(self.dtype)
+        first = nn.Dense(self.dim, use_bias=False, precision=EXACT, name="dense_1")
+        hidden = nn.silu(first(features)).astype(self.dtype)
         zeros = nn.initializers.zeros
         return nn.Dense(self.dim, use_bias=False, dtype=self.dtype, kernel_init=zeros, name="dense_2")(hidden)
 
@@ -158,7 +161,7 @@ class GroupNorm(nn.Module):
             """The mean over each group, repeated for its channels."""
             means = channels.reshape(batch, groups, width // groups).mean(axis=2)
             if jax.default_backend() == "cpu":  # a broadcast would be computed again at every pixel there
-                return jnp.matmul(means, members, precision=jax.lax.Precision.HIGHEST)  # exact: one 1 per channel
+                return jnp.matmul(means, members, precision=EXACT)  # one 1 per channel
             return jnp.repeat(means, width // groups, axis=1)
 
         pivot = jax.lax.stop_gradient(at_least_float32(x[:, 0, 0, :]))

@@ -37,6 +37,16 @@ def test_close_times_stay_apart(dtype):
     assert len(rows) == 16
 
 
+@pytest.mark.parametrize("module", [TimeEmbedding(4), StepEmbedding(4)], ids=["t", "h"])
+def test_a_gpu_may_not_round_what_the_first_layer_reads(module):
+    """By default it would leave 11 bits of the sines (TF32)."""
+    t = jnp.array([0.1, 0.9])
+    program = jax.make_jaxpr(module.apply)(module.init(jax.random.key(0), t), t)
+    first, second = (one.params["precision"] for one in program.eqns if one.primitive.name == "dot_general")
+    assert set(first) == {jax.lax.Precision.HIGHEST}
+    assert second is None
+
+
 def test_flat_frequencies_give_flat_embeddings():
     """Methods with a second time train on these derivatives; at the steep frequencies they diverge."""
     t = jnp.linspace(0, 1, 64)
