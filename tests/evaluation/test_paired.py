@@ -77,6 +77,15 @@ def test_a_label_is_told_only_to_who_hears_it(sampler, dataset):
     np.testing.assert_array_equal(own.y["label"], own.labels)
 
 
+def test_the_truth_is_compared_with_where_no_features_are_at_hand(sampler, dataset, monkeypatch):
+    """Inception's weights are a download, and it does not know the classes of one's own pairs."""
+    monkeypatch.setattr(paired.features, "name_for", lambda dataset: "inception")
+    monkeypatch.setattr(paired.features, "get", lambda *_: pytest.fail("features were asked for"))
+    found = paired.measure(sampler, dataset, sampler.settings, examples=COUNT, draws=3, seed=0, quiet=True)
+    assert found["psnr_of_draw"] > 0
+    assert not any(name.startswith("accuracy") for name in found)
+
+
 def test_draws_are_compared_with_the_truth(sampler, dataset):
     found = paired.measure(sampler, dataset, sampler.settings, examples=COUNT, draws=3, seed=0, quiet=True)
     asked = inputs.of_test_images(sampler.info, dataset, COUNT)
