@@ -39,7 +39,7 @@ class Limit(NamedTuple):
 STAGES = {
     "environment": Limit(60, 15),
     "agree": Limit(200, 60),
-    "speed": Limit(540, 90),
+    "speed": Limit(540, 150),
     "variants": Limit(300, 90),
     "recipes": Limit(300, 90),
     "digits": Limit(420, 90),

@@ -77,7 +77,7 @@ def test_a_label_is_told_only_to_who_hears_it(sampler, dataset):
     np.testing.assert_array_equal(own.y["label"], own.labels)
 
 
-def test_the_truth_is_compared_with_where_no_features_are_at_hand(sampler, dataset, monkeypatch):
+def test_pairs_are_judged_without_features_that_do_not_know_their_classes(sampler, dataset, monkeypatch):
     """Inception's weights are a download, and it does not know the classes of one's own pairs."""
     monkeypatch.setattr(paired.features, "name_for", lambda dataset: "inception")
     monkeypatch.setattr(paired.features, "get", lambda *_: pytest.fail("features were asked for"))
