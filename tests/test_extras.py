@@ -9,11 +9,13 @@ from fmd import data
 from fmd.pictures import plots
 from fmd.training import callbacks
 
+ONE = np.zeros((2, 2, 1), np.uint8), 0  # an image and its label
+
 
 @pytest.mark.parametrize(
     ("package", "extra", "use"),
     [
-        ("grain", "stream", lambda: data.ImageStream([(np.zeros((2, 2, 1), np.uint8), 0)], batch_size=1, seed=0)),
+        ("cloudpickle", "stream", lambda: data.ImageStream([ONE], batch_size=1, seed=0, workers=1)),
         ("tensorflow_datasets", "tfds", lambda: data.load("tfds", name="cifar10")),
         ("matplotlib.figure", "notebooks", lambda: plots.loss_curves({"a": [(0, 1), (1, 2)]})),
         ("tensorboardX", "tensorboard", lambda: callbacks.load(["fmd.training.callbacks.writers:TensorBoard"])),

@@ -484,7 +484,7 @@ def test_the_traceback_is_there_for_who_asks(fmd):
 
 
 def test_importing_is_light():
-    heavy = ["tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "grain", "PIL"]
+    heavy = ["tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "array_record", "PIL"]
     code = f"""
 import importlib, pkgutil, sys, fmd
 for module in pkgutil.walk_packages(fmd.__path__, "fmd."):

@@ -27,7 +27,7 @@ class Unreadable(ValueError):
 
 @runtime_checkable
 class RandomAccess(Protocol):
-    """Examples by index: any sequence, a TFDS data source, grain's ArrayRecordDataSource."""
+    """Examples by index: any sequence, a TFDS data source, array_record's."""
 
     def __len__(self) -> int: ...
 

@@ -1,4 +1,4 @@
-"""Sets that do not fit into memory, streamed with grain in the order of `fmd.data.order`.
+"""Sets that do not fit into memory, streamed in the order of `fmd.data.order`.
 
 The batch of a step is a pure function of (seed, step), so the position in the stream is the number of the next step:
 starting at any step costs nothing, and saving it is saving one number. Each host reads only its own rows of every
@@ -9,17 +9,18 @@ processes share no lock, and hand batches over in shared memory.
 """
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fmd.data import images
+from fmd.data.ahead import Ahead
 from fmd.data.arrays import as_part
 from fmd.data.reading import Batch, Decode, RandomAccess, Read, decoded, image_and_label, read
 from fmd.data.split import named, spread
 from fmd.data.workers import AHEAD, Workers, need_shared_memory
-from fmd.extras import need
 
 
 class ImageStream:
@@ -36,14 +37,13 @@ class ImageStream:
         decode: from an example of the source to (image uint8 [H, W, C], label or dictionary of parts). In place of an
             example for which it raises `Unreadable` the next one of the source is taken, with a warning.
         limits: the number of classes of parts of kind label; larger labels are refused.
-        threads: each reads one batch at a time, so up to this many finished batches wait in memory.
+        threads: each reads one batch at a time, so up to this many batches are under way or wait in memory.
         workers: processes that read in place of the threads, each one batch at a time; 0 for threads. They get a copy
             of `source` and `decode` by pickle. The batches are the same.
 
     Raises:
-        ValueError: where grain is not installed, for an empty source, a batch that the hosts cannot share evenly, or a
-            host number out of range; from `next`, for examples that are not uint8 images of one size with conditions of
-            one form.
+        ValueError: for an empty source, a batch that the hosts cannot share evenly, or a host number out of range; from
+            `next`, for examples that are not uint8 images of one size with conditions of one form.
     """
 
     def __init__(
@@ -73,20 +73,18 @@ class ImageStream:
         self._threads, self._workers = threads, workers
         self._batches = self._begin(step)
 
-    def _begin(self, step: int) -> Any:
+    def _begin(self, step: int) -> Workers | Ahead[Batch]:
         """An iterator of the batches from a step on; nothing is read before its first `next`."""
         self.step = step
         if self._workers:
             return Workers(self._read, step, self._workers)
-        grain = need("grain", "stream")
-        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
-        return iter(grain.MapDataset.range(step, 2**62).map(self._read).to_iter_dataset(options))
+        return Ahead(ThreadPoolExecutor(self._threads), self._read, step, self._threads)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        batch: Batch = next(self._batches)
+        batch = next(self._batches)
         self.step += 1
         return batch
 

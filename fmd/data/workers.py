@@ -10,8 +10,7 @@ import pickle
 import shutil
 import signal
 import threading
-from collections import deque
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from fmd.data.ahead import Ahead
 from fmd.data.reading import Batch, Read
 from fmd.data.split import Parts
 from fmd.extras import need
@@ -50,18 +50,14 @@ class Workers:
         # Not as an argument: Python waits for ever where a process ends before it has read a long one.
         self._given = SharedMemory(create=True, size=len(pickled))
         np.ndarray(len(pickled), np.uint8, self._given.buf)[:] = np.frombuffer(pickled, np.uint8)
-        self._pool = ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             count, multiprocessing.get_context("spawn"), initializer=_start, initargs=(self._given.name,)
         )
-        self._waiting: deque[Future[Handed]] = deque()
-        self._next, self._ahead = step, AHEAD * count
+        self._batches = Ahead(pool, _batch, step, AHEAD * count)
 
     def __next__(self) -> Batch:
         try:
-            while len(self._waiting) < self._ahead:
-                self._waiting.append(self._pool.submit(_batch, self._next))
-                self._next += 1
-            handed = self._waiting.popleft().result()
+            handed = next(self._batches)
         except BrokenProcessPool:
             raise RuntimeError(
                 "a worker process was ended, perhaps for want of memory: take fewer with config.data.workers; a script "
@@ -73,15 +69,9 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes, and frees the memory of what was read ahead."""
-        self._pool.shutdown(cancel_futures=True)
-        for future in self._waiting:
-            try:
-                handed = future.result()
-            except (CancelledError, BrokenProcessPool):
-                continue
+        for handed in self._batches.close():
             if isinstance(handed, Shared):
                 _taken(handed)
-        self._waiting.clear()
         with contextlib.suppress(FileNotFoundError):  # closed twice
             self._given.close()
             self._given.unlink()

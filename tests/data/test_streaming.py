@@ -194,7 +194,7 @@ def test_processes_read_what_threads_read():
     with pytest.raises(ValueError, match=r"uint8 images \[H, W, C\], got float64"):
         next(theirs)
     reader = theirs._batches
-    ahead = [future.result() for future in reader._waiting]
+    ahead = [future.result() for future in reader._batches._waiting]
     blocks = [batch.block for batch in ahead if isinstance(batch, Shared)]
     assert len(blocks) > 1
     theirs.close()

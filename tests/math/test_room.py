@@ -35,7 +35,7 @@ def test_importing_the_room_or_the_methods_starts_no_backend_and_loads_nothing_h
         import sys
         import fmd.math.couplings, fmd.math.few_step, fmd.math.fields, fmd.math.likelihood, fmd.math.times
         import fmd.methods.distribution_matching, fmd.methods.flow_matching, fmd.methods.mean_flow
-        data = {"tensorflow", "tensorflow_datasets", "grain", "sklearn", "PIL", "matplotlib"}
+        data = {"tensorflow", "tensorflow_datasets", "array_record", "sklearn", "PIL", "matplotlib"}
         heavy = (data | {"flax", "orbax", "diffrax", "ml_collections"}) & set(sys.modules)
         assert not heavy, heavy
     """
