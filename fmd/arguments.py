@@ -11,6 +11,7 @@ from fmd import cli, data
 from fmd import config as configs
 from fmd.blocks import Plain, as_plain
 from fmd.config import Config, Settings
+from fmd.data.inspection import class_of
 from fmd.files import expand
 from fmd.run_info import RunInfo
 from fmd.sampling.checks import refuse_without_effect
@@ -74,7 +75,12 @@ def load_data(config: Config, overrides: Overrides = (), *, trust: bool = True) 
             f"the checkpoint names the TFDS set {chosen.params.get('name')!r}, and opening one can run code of "
             f"whoever made it; if you trust the checkpoint, say --trust"
         )
-    return data.load(chosen.source, **chosen.params)
+    try:
+        return data.load(chosen.source, **chosen.params)
+    except FileNotFoundError as error:
+        if "path" in chosen.params:
+            error.add_note(f"from --config.data.params.path={chosen.params['path']}; give the path of your data")
+        raise
 
 
 def refuse_data(overrides: Overrides, why: str) -> None:
@@ -100,13 +106,15 @@ def parse_labels(text: str | None, count: int, info: RunInfo) -> np.ndarray:
     """`count` labels, int32: the given names or numbers in turn, or all classes with training images in turn."""
     parts = [text] if text is None or info.label_of(text) is not None else text.split(",")  # a name may have commas
     chosen = info.classes if text is None else [info.label_of(part) for part in parts if part is not None]
-    if None in chosen:
-        names = f" by name or number: {', '.join((info.class_names or ())[:8])}, ..." if info.class_names else ""
-        raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null{names}")
+    if any(label is None or label > info.num_classes > 0 for label in chosen):
+        names = (info.class_names or ())[:8]
+        shown = f"names or numbers: {', '.join(names)}{', ...' if len(names) < info.num_classes else ''}"
+        known = shown if names else f"numbers from 0 to {info.num_classes - 1}"
+        raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null; classes are {known}")
     labels = np.array(chosen, np.int32)
     if empty := sorted(set(labels.tolist()) & set(info.empty_classes or ())):
         logging.warning("no training image had the label %s: nothing was learnt of it", ", ".join(map(str, empty)))
     if info.class_names is not None:
-        told = [f"{k} {info.class_names[k]}" for k in dict.fromkeys(labels.tolist()) if 0 <= k < info.num_classes]
+        told = [class_of(k, info.class_names[k]) for k in dict.fromkeys(labels.tolist()) if k < info.num_classes]
         logging.info("classes in turn: %s%s", ", ".join(told[:SHOWN]), ", ..." if len(told) > SHOWN else "")
     return np.resize(labels, count)

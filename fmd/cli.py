@@ -1,6 +1,7 @@
 """The command line around its flags (`fmd.main` defines them): which mode takes which, memory, caches, error lines."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -85,7 +86,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except flags.Error as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        message = re.sub("invalid literal for int.*", "it must be a whole number", str(error).splitlines()[0])
+        raise ValueError(re.sub("could not convert string to float.*", "it must be a number", message)) from None
 
 
 def need(parsed: flags.FlagValues, flag: str, message: str) -> None:

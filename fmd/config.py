@@ -240,7 +240,8 @@ def load_file(path: str | Path) -> Plain:
     path = Path(os.path.expanduser(path))  # which leaves the home of an unknown user as it is
     if not path.is_file():
         near = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
-        raise ValueError(f"no config file {path}; there are: {', '.join(near) or 'none in that folder'}")
+        there = f"there are: {', '.join(near)}" if near else "those of fmd lie in a clone of its repository, configs/"
+        raise ValueError(f"no config file {path}; {there}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file; a config is a .py file with a get_config() function")

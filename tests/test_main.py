@@ -25,6 +25,7 @@ from tests.helpers import half_trained, toys
 
 ROOT = Path(__file__).parents[1]
 DIGITS = f"--config={ROOT}/configs/digits.py"
+FOLDER = f"--config={ROOT}/configs/folder.py"
 TINY = [
     DIGITS,
     "--config.train.num_steps=4",
@@ -387,9 +388,13 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("surplus", DIGITS), "unexpected argument 'surplus'"),
         (("--mode=sample",), "needs --checkpoint"),
         (("--mode=sample", "--checkpoint=nowhere"), "no checkpoint at"),
+        (("--mode=verify", "--checkpoint=nowhere"), "no checkpoint at"),
+        (("--mode=sample", "--steps=2.5"), "flag --steps=2.5: it must be a whole number\n"),
+        (("--mode=sample", "--weight=strong"), "flag --weight=strong: it must be a number\n"),
+        ((FOLDER, "--config.data.params.path=gone"), "no folder gone [from --config.data.params.path=gone; give"),
         (("--mode=export", "--checkpoint=nowhere"), "needs --out"),
         (("--mode=eval", "--checkpoint=."), "config.json"),
-        (("--mode=sample", "--checkpoint={run}", "--label=11"), "labels run from 11 to 11"),
+        (("--mode=sample", "--checkpoint={run}", "--label=11"), "--label=11; give a class"),
         (("--mode=sample", "--checkpoint={run}", "--label=seven"), "--label=seven"),
         (("--mode=sample", "--checkpoint={run}", "--solver=huen"), "huen"),
         (("--mode=sample", "--checkpoint={run}", "--steps=0"), "steps"),
@@ -433,6 +438,7 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=restore", "--checkpoint={run}", "--operator=identity", "--outfile=x.gif"), "must end in .png"),
         (("--mode=eval", "--samples=x.npz", "--classes=balanced"), "--classes has no effect beside --samples"),
         (("--mode=eval", "--checkpoint={run}", "--sweep=time"), "--sweep=time"),
+        (("--mode=eval", "--checkpoint={run}", "--against=nowhere"), "unknown data source 'nowhere'"),
         (
             (DIGITS, "--seed=3"),
             "--mode=sample and --mode=eval and --mode=restore and --mode=verify; in training give --config.seed",

@@ -35,6 +35,17 @@ def locate(name: str | os.PathLike[str]) -> Path:
     return SHIPPED / path.name if os.fspath(name) in shipped() and not (path / FILE).is_file() else path
 
 
+def existing(name: str | os.PathLike[str]) -> Path:
+    """As `locate`, of a model that is there. ValueError where there is no such folder."""
+    path = locate(name)
+    if not path.is_dir():
+        raise ValueError(
+            f"no checkpoint at {path}; give a workdir, one step inside it, an exported folder, or the name of a model "
+            f"that ships with fmd: {', '.join(shipped())}"
+        )
+    return path
+
+
 def results_folder(name: str | os.PathLike[str]) -> Path:
     """The folder for what is found out about a model: its own; `eval_NAME` here for one that ships or is on the Hub."""
     if os.fspath(name).startswith(hub.PREFIX):

@@ -16,7 +16,7 @@ from absl import logging
 
 from fmd.checkpoints import power_averages
 from fmd.checkpoints.checksums import ALL, CHECKSUMS, damage, digests, first_line, refuse_unlisted, verify
-from fmd.checkpoints.locate import locate, shipped
+from fmd.checkpoints.locate import existing
 from fmd.checkpoints.spent import spent
 from fmd.files import refuse_larger, write_json
 from fmd.run_info import FILE, RunInfo, read_run_info
@@ -41,12 +41,7 @@ def load_weights(path: str | Path, average: str | None = None) -> tuple[Params, 
     Raises:
         ValueError: when there is no such folder, it is not fmd's, or nothing in it can be read.
     """
-    path = locate(path)
-    if not path.is_dir():
-        raise ValueError(
-            f"no checkpoint at {path}; give a workdir, one step inside it, an exported folder, or the name of a model "
-            f"that ships with fmd: {', '.join(shipped())}"
-        )
+    path = existing(path)
     workdir, exported = workdir_of(path), is_export(path)
     info = read_run_info(workdir)
     width = average.removeprefix("std=") if average is not None and average.startswith("std=") else None

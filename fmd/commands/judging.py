@@ -9,7 +9,7 @@ from fmd import cli
 from fmd import config as configs
 from fmd.arguments import Overrides, load_data, settings_of
 from fmd.blocks import Plain
-from fmd.checkpoints.locate import locate, results_folder
+from fmd.checkpoints.locate import existing, locate, results_folder
 from fmd.commands.training import train, workdir_of
 from fmd.evaluation import evaluate as evaluation
 from fmd.evaluation import sweep
@@ -22,7 +22,7 @@ from fmd.sampling import sampler as samplers
 def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
     """Judges samples, of a checkpoint or from a file, against real images: eval.json, or a sweep over one setting."""
     if (parsed.samples is None) == (parsed.checkpoint is None):
-        raise ValueError("eval needs either --checkpoint, a workdir, one step inside it or an export, or --samples")
+        raise ValueError("eval needs either --checkpoint, a workdir, one step of it, an export or mnist, or --samples")
     request = evaluation.Request(
         n_samples=parsed.n_samples or evaluation.Request.n_samples,
         references=tuple(parsed.reference.split(",")),
@@ -71,7 +71,7 @@ def verify(parsed: flags.FlagValues, overrides: Overrides) -> None:
     """Repeats a row of published figures, after training where a config is given; exit code 1 where one differs."""
     if (parsed.config is None) == (parsed.checkpoint is None):
         raise ValueError("verify needs either --checkpoint, e.g. --checkpoint=mnist, or --config, which trains first")
-    checkpoint = workdir_of(parsed) if parsed.checkpoint is None else locate(parsed.checkpoint)
+    checkpoint = workdir_of(parsed) if parsed.checkpoint is None else existing(parsed.checkpoint)
     published = checkpoint if parsed.published is None else expand(parsed.published)
     row = verification.read_row(published, parsed.row)  # refused now, not after the training
     if parsed.config is not None:

@@ -18,7 +18,7 @@ N_RESTORED, RESTORING_STEPS = 8, 100
 
 def restore(parsed: flags.FlagValues, overrides: Overrides) -> None:
     """Measures images, restores them, and writes a PNG: truth, measurement, draws, mean, spread."""
-    cli.need(parsed, "checkpoint", "restore needs --checkpoint: a workdir, one step inside it, or an export")
+    cli.need(parsed, "checkpoint", "restore needs --checkpoint: a workdir, one step inside it, an export, or mnist")
     cli.need(parsed, "operator", "restore needs --operator: what is measured, e.g. --operator=mask:hidden=lower_half")
     outfile = outfile_of(parsed, (".png",))
     if overrides:

@@ -23,7 +23,7 @@ FRAMES = 41  # of an animation; what most solvers have as steps divides 40
 
 def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     """Draws images to a PNG, to an .npz with their labels, or their way from noise to data to a .gif or .webp."""
-    cli.need(parsed, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, or an export")
+    cli.need(parsed, "checkpoint", "sample needs --checkpoint: a workdir, one step inside it, an export, or mnist")
     outfile = outfile_of(parsed, (".png", ".npz", *animation.SUFFIXES))
     cli.use_compilation_cache()
     sampler = samplers.load(parsed.checkpoint, average=parsed.average, trust=parsed.trust)
@@ -45,7 +45,7 @@ def sample(parsed: flags.FlagValues, overrides: Overrides) -> None:
     save(drawn)
     failed = int((~drawn.success).sum())
     logging.info(
-        "%d images in %s; %.0f network evaluations per image (both halves of guidance counted)%s",
+        "%d images in %s; network evaluations per image: %.0f (both halves of guidance counted)%s",
         len(drawn.images),
         outfile,
         drawn.evaluations.mean(),

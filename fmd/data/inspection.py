@@ -21,11 +21,16 @@ def classes(dataset: ImageDataset) -> str:
     names = dataset.class_names or [""] * dataset.num_classes
     counts = test if train is None else [f"{one} + {other}" for one, other in zip(train, test, strict=True)]
     named = zip(names, counts, strict=True)
-    lines = [f"{label} {name}".rstrip() + f": {count}" for label, (name, count) in enumerate(named)]
+    lines = [f"{class_of(label, name)}: {count}" for label, (name, count) in enumerate(named)]
     if len(lines) > SHOWN:
         lines = [*lines[: SHOWN // 2], "...", *lines[-SHOWN // 4 :]]
     what = "test images" if train is None else "training + test images"
     return f"{dataset.num_classes} classes ({what}): {', '.join(lines)}"
+
+
+def class_of(label: int, name: str) -> str:
+    """A class as its number and name, or its number alone where the name says no more."""
+    return f"{label} {name}" if name not in ("", str(label)) else str(label)
 
 
 def doubts(dataset: ImageDataset) -> Iterator[str]:

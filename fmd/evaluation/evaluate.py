@@ -87,6 +87,7 @@ def evaluate(
     """
     if request.likelihood_examples:
         flow_of(sampler, "bits per dimension")  # refused now, not after the samples
+    strange = None if request.against is None else generative.strange(sampler, request.against)
     result = judge_samples(sampler, dataset, request, settings, folder=folder, quiet=quiet)
     figures, test = result["figures"], dataset.test
     same: Plain = {"seed": request.seed, "quiet": quiet}
@@ -104,8 +105,9 @@ def evaluate(
         figures["likelihood"] = generative.likelihood(sampler, test, examples=count, draws=draws, **same)
     if count := request.classify_examples:
         figures["classification"] = generative.classification(sampler, test, examples=count, **same)
-    if other := request.against:
-        figures["anomalies"] = generative.anomalies(sampler, dataset, other, examples=ANOMALY_EXAMPLES, **same)
+    if strange is not None:
+        found = generative.anomalies(sampler, dataset, strange, examples=ANOMALY_EXAMPLES, **same)
+        figures["anomalies"] = {"against": request.against, **found}
     return result
 
 

@@ -78,19 +78,24 @@ def classification(sampler: Sampler, split: Split, *, examples: int, seed: int, 
     }
 
 
-def anomalies(
-    sampler: Sampler, dataset: ImageDataset, against: str, *, examples: int, seed: int, quiet: bool = False
-) -> Figures:
-    """AUROC of test images against those of the data source `against`, a figure for each score.
-
-    `bits`, `simple` (the same turned round), `typicality` and `profile` about the training images (the test images
-    where those are streamed), and `reconstruction`: see `fmd.math.anomaly`. ValueError for images of another shape.
-    """
-    other = data.load(against)
+def strange(sampler: Sampler, source: str) -> ImageDataset:
+    """The data set `--against` names. ValueError for an unknown source, or images of another shape than the model's."""
+    other = data.load(source)
     if other.image_shape != sampler.image_shape:
         raise ValueError(
-            f"--against={against}: its images are {other.image_shape}; the model's are {sampler.image_shape}"
+            f"--against={source}: its images are {other.image_shape}; the model's are {sampler.image_shape}"
         )
+    return other
+
+
+def anomalies(
+    sampler: Sampler, dataset: ImageDataset, other: ImageDataset, *, examples: int, seed: int, quiet: bool = False
+) -> Figures:
+    """AUROC of test images against those of the data set `other`, a figure for each score.
+
+    `bits`, `simple` (the same turned round), `typicality` and `profile` about the training images (the test images
+    where those are streamed), and `reconstruction`: see `fmd.math.anomaly`.
+    """
     known = dataset.train if isinstance(dataset.train, Split) else dataset.test  # a streamed split has no order
     kinds = known, dataset.test, other.test
     images = [_some(split, examples).images for split in kinds]
@@ -102,7 +107,6 @@ def anomalies(
     residuals = [judging.residuals(sampler, each, None, key, quiet=quiet) for each in images]
     profiles = [profile(each, residuals[0]) for each in residuals[1:]]
     return {
-        "against": against,
         "examples": len(images[1]),
         "bits": auroc(bits[1], bits[2]),
         "simple": auroc(-bits[1], -bits[2]),

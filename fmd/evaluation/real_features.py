@@ -67,17 +67,17 @@ def references(
     Raises:
         ValueError: where the samples or the images of a split are too few for the covariance of the features.
     """
-    found = {name: get(dataset, name, extractor, quiet=quiet) for name in names}
-    size = next(iter(found.values())).cloud.shape[1]
+    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), np.uint8)
+    size = jax.eval_shape(extractor.apply, extractor.params, image)[0].shape[1]
     if samples <= size:
         raise ValueError(f"{named}={samples} is too few for {size} features; draw more than {size}")
-    for name, split in found.items():
-        if split.moments.count <= size:
+    for name in names:
+        if (count := len(split_of(dataset, name))) <= size:
             raise ValueError(
-                f"the {name} split's {split.moments.count} images are too few for {size} features; "
+                f"the {name} split's {count} images are too few for {size} features; "
                 f"compare with a larger split, or by smaller features"
             )
-    return found
+    return {name: get(dataset, name, extractor, quiet=quiet) for name in names}
 
 
 def get(dataset: ImageDataset, name: str, extractor: Extractor, *, quiet: bool) -> Reference:

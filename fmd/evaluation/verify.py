@@ -61,7 +61,7 @@ def read_row(path: Path, name: str | None = None) -> Plain:
     """
     file = path / PUBLISHED if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{path} publishes no figures: there is no {file}; give --published, an eval.json")
+        raise ValueError(f"no figures to repeat: there is no {file}; --published takes an eval.json")
     try:
         content = json.loads(file.read_text())
         rows: Plain = content["rows"] if path.is_dir() else {path.stem: content}

@@ -13,7 +13,7 @@ from fmd.math import solvers
 from fmd.methods import Method
 from fmd.models import conditions
 from fmd.run_info import RunInfo
-from fmd.types import Condition, TypedKey
+from fmd.types import Condition
 
 
 def condition(y: Condition, info: RunInfo) -> tuple[Condition, int]:
@@ -33,13 +33,15 @@ def condition(y: Condition, info: RunInfo) -> tuple[Condition, int]:
         return y, count
     labels = leaves[0] if len(leaves) == 1 else np.zeros(0)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be a list of one or more whole numbers, not {labels.dtype} {labels.shape}")
+        raise ValueError(
+            f"labels must be a list of one or more whole numbers, e.g. [3, 1], not {labels.dtype} {labels.shape}"
+        )
     if info.num_classes == 0 and labels.any():
         raise ValueError("labels must all be 0: this model was trained without labels and takes 0 alone")
-    if labels.min() < 0 or labels.max() > info.num_classes:
+    if (unknown := (labels < 0) | (labels > info.num_classes)).any():
         raise ValueError(
-            f"labels run from {labels.min()} to {labels.max()}; this model knows 0 to {info.num_classes - 1}, "
-            f"and {info.num_classes} for an unconditional image"
+            f"label {labels[unknown][0]}; this model knows 0 to {info.num_classes - 1}, and {info.num_classes} for an "
+            f"unconditional image"
         )
     if info.num_classes:
         _null(labels, info.num_classes, info)
@@ -55,10 +57,12 @@ def _null(labels: np.ndarray, null: int, info: RunInfo) -> None:
         )
 
 
-def noise(given: Any, key: TypedKey | None, shape: tuple[int, ...]) -> np.ndarray | None:
+def noise(given: Any, key: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     """The noise to start from as float32, None where a key draws it. ValueError for both, none, or another shape."""
     if (given is None) == (key is None):
-        raise ValueError("a sampler starts from a key or from noise: give one of the two")
+        raise ValueError("a sampler starts from a key, jax.random.key(seed), or from noise=...: give one of the two")
+    if key is not None and not isinstance(key, jax.Array):
+        raise ValueError(f"key={key!r}; give a key of JAX, jax.random.key(seed)")
     if given is None:
         return None
     array = np.asarray(given)

@@ -22,6 +22,7 @@ def test_classes_are_shown_in_one_line():
         "2 classes (training + test images): 0 cat: 1 + 1, 1 dog: 2 + 2"
     )
     assert classes(make([0, 1, 1], 2, streamed=True)) == "2 classes (test images): 0: 1, 1: 2"
+    assert classes(make([0, 1, 1], 2, names=("0", "dog"))).endswith("images): 0: 1 + 1, 1 dog: 2 + 2")  # not "0 0"
     assert classes(make([0, 0], 0)) == ""
     many = classes(make([0], 1000))
     assert many.startswith("1000 classes")

@@ -176,6 +176,20 @@ def test_a_method_without_a_density_is_refused_before_any_sample(dataset, tmp_pa
     assert not list(tmp_path.glob("*/*.npz"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"against": "nowhere"}, "unknown data source 'nowhere'"), ({"n_samples": 4}, "too few for 4 features")],
+)
+def test_what_can_be_known_before_is_refused_before_anything_is_computed(
+    sampler, dataset, tmp_path, monkeypatch, asked, message
+):
+    monkeypatch.setattr(real_features, "get", None)
+    monkeypatch.setattr(sample_pool, "draw", None)
+    request = dataclasses.replace(REQUEST, **asked)
+    with pytest.raises((ValueError, KeyError), match=message):
+        evaluate.evaluate(sampler, dataset, request, sampler.settings, folder=tmp_path, quiet=True)
+
+
 def test_a_file_of_samples_is_judged_like_a_model(dataset, tmp_path):
     path, split = tmp_path / "real.npz", dataset.test
     np.savez(path, images=split.images, labels=split.labels)

@@ -24,7 +24,7 @@ def test_a_row_is_the_first_of_an_export_or_one_by_name(tmp_path):
     assert read_row(tmp_path, "flow") == read_row(tmp_path / "one.json") == rows["flow"]
     with pytest.raises(ValueError, match="has no 'flaw'; its rows are eval, flow"):
         read_row(tmp_path, "flaw")
-    with pytest.raises(ValueError, match=r"publishes no figures: there is no .*; give --published"):
+    with pytest.raises(ValueError, match=r"there is no .*none; --published takes an eval.json"):
         read_row(tmp_path / "none")
     for text in ("cut sho", "[]", "{}", '{"figures": {}, "settings": {}}'):
         (tmp_path / "one.json").write_text(text)

@@ -127,7 +127,7 @@ def test_the_weight_makes_another_prior(sampler, images):
         (lambda s, x: s.restore(x, SEEN, KEY, method="flower", noise_std=0), "divides by noise_std, which is 0"),
         (lambda s, x: s.restore(x, SEEN, KEY, draws=0), "draws=0 must be at least 1"),
         (lambda s, x: s.restore(x, SEEN, KEY, LABELS[:2]), "y is of 2 examples for 5 images"),
-        (lambda s, x: s.restore(x, SEEN, KEY, np.full(5, 9)), "labels run from 9 to 9; this model knows 0 to 3"),
+        (lambda s, x: s.restore(x, SEEN, KEY, np.full(5, 9)), "label 9; this model knows 0 to 3, and 4"),
         (lambda s, x: s.restore(x, SEEN, KEY, weight=np.nan), "guidance weight is nan"),
         (lambda s, x: s.edit(x, LABELS, KEY, method="sde"), "unknown method of editing 'sde'; known: flow_edit"),
         (lambda s, x: s.edit(x, LABELS, KEY, start=1.0), r"start=1.0 must be in \[0, 1\)"),

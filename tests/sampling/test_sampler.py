@@ -9,6 +9,7 @@ from fmd.devices import make_layout
 from fmd.files import write_json
 from fmd.models.registry import build_model
 from fmd.randomness import example_normal
+from fmd.sampling import checks
 from fmd.sampling.sampler import Sampler, load
 from fmd.training import recipe
 from tests.helpers import half_trained, toys
@@ -123,6 +124,11 @@ def test_one_program_serves_all_weights_but_exactly_none_and_one(info, params):
 def test_wrong_wishes_are_refused(sampler, labels, settings, message):
     with pytest.raises((ValueError, KeyError), match=message):
         sampler(labels, KEY, **settings)
+
+
+def test_a_seed_is_no_key():
+    with pytest.raises(ValueError, match=r"key=0; give a key of JAX, jax.random.key\(seed\)"):
+        checks.noise(None, 0, (1, 8, 8, 1))
 
 
 def test_guidance_on_a_model_trained_without_label_dropout_is_refused(params):
