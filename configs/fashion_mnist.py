@@ -2,11 +2,6 @@
 
     python -m fmd.main --config=configs/fashion_mnist.py
 
-The model `fashion_mnist` that ships with fmd is the CPU recipe, and so made:
-
-    python -m fmd.main --mode=eval --checkpoint=runs/fashion_mnist --classes=balanced && rm -r fmd/shipped/fashion_mnist
-    python -m fmd.main --mode=export --compact --checkpoint=runs/fashion_mnist --out=fmd/shipped/fashion_mnist
-
 On one modern accelerator: meant for about five minutes; not measured yet. On a CPU the `on_cpu` block is used instead;
 what that costs and reaches is in experiments/reference.
 """
