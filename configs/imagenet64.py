@@ -3,9 +3,9 @@
     pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/imagenet64.py
 
-Not run yet. A patch has 48 numbers, far fewer than the network is wide, so the velocity is as good to predict as the
-image (arXiv 2511.13720, table 2: 3.46 and 3.55 of FID at B/4); else the recipe is that of configs/imagenet256.py, with
-times nearer to the middle.
+Not trained yet; a test takes four steps of it at a small size. A patch has 48 numbers, far fewer than the network is
+wide, so the velocity is as good to predict as the image (arXiv 2511.13720, table 2: 3.46 and 3.55 of FID at B/4); else
+the recipe is that of configs/imagenet256.py, with times nearer to the middle.
 """
 
 import runpy

@@ -268,6 +268,23 @@ def test_own_samples_are_judged_by_own_images_of_any_source(fmd, tmp_path, sourc
     assert result["settings"]["reference_images"] == {"test": 200}
 
 
+def test_a_prepared_folder_is_left_as_it_is_and_both_its_splits_are_references(fmd, tmp_path):
+    own_images(tmp_path)
+    command = ("--mode=prepare", "--source=folder", "--config.data.params.path=files", "--out=ready")
+    written = []
+    for _ in range(2):
+        code, said = fmd(*command, "--config.data.params.image_size=8")
+        assert code == 0, said
+        written.append({path.name: path.stat().st_mtime_ns for path in Path("ready").iterdir()})
+    assert written[0] == written[1]
+    more = ("--source=array_record", "--config.data.params.path=ready", "--reference=train,test")
+    code, said = fmd("--mode=eval", "--samples=samples.npz", *more)
+    assert code == 0, said
+    result = json.loads(Path("samples.npz.eval.json").read_text())
+    assert result["settings"]["reference_images"] == {"train": 200, "test": 200}
+    assert max(result["figures"][split]["fid"] for split in ("train", "test")) < 1e-3
+
+
 @pytest.mark.parametrize("elsewhere", ["source=npz", "params.path=moved.npz"])
 def test_an_evaluation_is_told_where_the_data_lie(fmd, trained, tmp_path, caplog, elsewhere):
     """The run's own data under another name are known by their digest; other images are told."""
@@ -430,6 +447,12 @@ def test_a_wrong_config_is_one_line(fmd, override, expected):
         (("--mode=eval", "--checkpoint={run}", "--features=domain"), "domain features are for (28, 28, 1)"),
         (("--mode=eval", "--checkpoint={run}", "--bits_draws=3"), "--bits_draws has no effect without --bits_per_dim"),
         (("--mode=eval", "--checkpoint={run}", "--classes=all"), "classes"),
+        (("--mode=prepare",), "prepare needs --source: what to read"),
+        (("--mode=prepare", "--source=folder"), "prepare needs --out: the folder to make"),
+        (("--mode=prepare", "--source=folder", "--out=x"), "'folder' needs the parameter path"),
+        (("--mode=prepare", "--source=digits", "--out=x", "--config.data.flip=1"), "takes --config.data.params.*"),
+        (("--mode=prepare", "--source=digits", "--out={run}"), "holds other files: choose another --out"),
+        (("--mode=prepare", "--source=digits", "--out={run}/config.json"), "config.json is a file: choose another"),
         (("--mode=restore", "--checkpoint={run}"), "restore needs --operator"),
         (("--mode=restore", "--checkpoint={run}", "--operator=blurr:std=1"), "unknown operator 'blurr'"),
         (("--mode=restore", "--checkpoint={run}", "--operator=blur:1"), "write a name with its parameters"),

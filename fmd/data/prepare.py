@@ -32,7 +32,7 @@ def prepare(dataset: ImageDataset, out: Path, *, shard_bytes: int = SHARD_BYTES,
     read are left out, and the log says which.
 
     Args:
-        dataset: the set. Of a streamed one, a shard is in memory at a time.
+        dataset: the set. Of a streamed one, a shard is in memory at a time, beside its test images.
         out: the folder; made where it is not there.
         shard_bytes: of a shard, about.
         quiet: without a progress bar.
@@ -91,6 +91,8 @@ def _begin(dataset: ImageDataset, out: Path, shard_bytes: int) -> Index:
                     f"remove it"
                 )
             return before
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{printable(out)} is a file: choose another --out, the folder to make")
     if out.exists() and any(not one.name.startswith(PREFIX) for one in out.iterdir()):
         raise FileExistsError(f"{printable(out)} holds other files: choose another --out")
     index = Index(plan, about, form, {})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from fmd.data import images
 from fmd.data.assembly import Reader, Told, as_dataset, examples
@@ -65,6 +66,9 @@ def stream_files(
             f"{test_images}"
         )
     train, test = _split_rows(index, test_fraction, test_images)
+    if len(train) + len(test) < len(index):
+        given = printable(index.folder), len(test), len(index) - len(train)
+        logging.info("folder %s: %d of %d test images are taken, evenly spread: test_images says how many", *given)
     found = Found(index.classes, [], index.listing(test), {})
     kept, _, reading = examples(index.folder, found, size, channels, told.take(test))
     streamed = StreamedSplit(

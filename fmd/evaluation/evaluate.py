@@ -79,8 +79,8 @@ def evaluate(
     images from the same noise are to be compared with.
 
     Returns:
-        {"figures": ..., "settings": ..., "cost": ...}, all JSON. The cost has `training_flops` and
-        `training_device_hours` where the run has said them.
+        {"figures": ..., "settings": ..., "cost": ...}, all JSON. The cost has `training_flops` and what else
+        `fmd.checkpoints.spent` finds, where the run has said it.
 
     Raises:
         ValueError: where the data set is not the model's, there are too few samples, or a setting is wrong.

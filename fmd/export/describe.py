@@ -73,6 +73,10 @@ def training(info: RunInfo, params: Params) -> str:
     if info.cost is not None:  # of the steps, as timing.jsonl says
         rows["operations"] = f"{info.cost['flops']:.3g}, all convolutions and matrix products of training"
         rows["device-hours"] = f"{info.cost['device_hours']:.3g}, without evaluation and samples"
+        if "images_per_second" in info.cost:
+            rows["images per second"] = f"{info.cost['images_per_second']:.4g}, in the middle of the training steps"
+        if "utilisation" in info.cost:
+            rows["of the devices' peak"] = f"{info.cost['utilisation']:.1%}, by the operations of the network alone"
     return table(("", ""), list(rows.items()))
 
 

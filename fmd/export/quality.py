@@ -31,6 +31,8 @@ MEANINGS = {  # by the last part of a figure's name
     "evaluations_per_image": "calls of the network on one image, both halves of guidance counted",
     "training_flops": "operations of all convolutions and matrix products of the training steps",
     "training_device_hours": "hours of the training steps, times devices",
+    "training_images_per_second": "median over the training steps, on all devices",
+    "training_utilisation": "share of the devices' peak that the network's own operations took in training",
     "n_samples": "samples that were judged",
     "examples": "test images that were used",
     "step": "training steps that the weights had seen",

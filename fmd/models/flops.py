@@ -25,6 +25,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 
 from fmd.models import conditions
 from fmd.models.contract import Model
+from fmd.models.network import with_xla_attention
 from fmd.types import Params
 
 TRAINING = 3  # forward passes that a training step counts
@@ -83,8 +84,7 @@ def forward(
         told: the spec of its condition, None for labels alone.
         params: its parameters, of which the shapes matter; traced here by default.
     """
-    if hasattr(model, "attention"):
-        model = model.clone(attention="xla")  # type: ignore[attr-defined]
+    model = with_xla_attention(model)
     x, t = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32)
     y = jax.eval_shape(lambda: conditions.example(told, 2))
     if params is None:

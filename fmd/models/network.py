@@ -46,6 +46,14 @@ class ModelNetwork:
         return conditions.drop(y, self.conditions, self.num_classes, mask=mask, parts=parts)
 
 
+def with_xla_attention(model: Model) -> Model:
+    """The network with attention that has forward-mode derivatives, where it asks cuDNN for it."""
+    if getattr(model, "attention", None) != "cudnn":
+        return model
+    plain: Model = model.clone(attention="xla")  # type: ignore[attr-defined]
+    return plain
+
+
 def in_float32(model: Model) -> Model:
     """The network computing in float32 with the same parameters, where it has a field `dtype`."""
     dtype = getattr(model, "dtype", None)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from fmd.math import restoration
 from fmd.math.operators import Map, Operator
 from fmd.math.pixels import to_uint8, to_unit
+from fmd.models.network import with_xla_attention
 from fmd.sampling.prior import BATCH, Prior, ask, check_told, flow_of
 from fmd.types import Condition, Field, Index, Number, Params, Pixels, TypedKey
 
@@ -88,6 +89,6 @@ def restore(
     name = ("restoring", method, tuple(sorted(options.items())), known, steps)
     images: np.ndarray = ask(
         sampler, name, compute, (key, np.float32(noise_std)), numbers, measured, told,
-        weight=weight, batch_size=batch_size, params=params, quiet=quiet,
+        model=with_xla_attention(sampler.model), weight=weight, batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
     return images if draws is None else images.reshape(len(array), draws, *sampler.image_shape)

@@ -68,6 +68,11 @@ def test_a_file_that_cannot_be_read_has_a_stand_in(folder, log):
         next(streamed.train.stream(batch_size=8, seed=0))
 
 
+def test_test_images_that_are_not_taken_are_said(folder, log):
+    assert len(load("folder", path=str(folder), image_size=6, stream=True, test_images=3).test) == 3
+    assert f"folder {folder}: 3 of 4 test images are taken, evenly spread: test_images says how many" in log
+
+
 def test_no_more_test_images_are_held_out_than_asked_for(tmp_path):
     paint_classes(tmp_path / "set", count=20)
     dataset = load("folder", path=str(tmp_path / "set"), image_size=6, stream=True, test_fraction=0.5, test_images=4)

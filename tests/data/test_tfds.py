@@ -230,6 +230,18 @@ def test_a_streamed_set_gives_the_batches_of_the_one_in_memory(tmp_path):
         load("tfds", name="alone", data_dir=str(tmp_path), stream=True)
 
 
+def test_no_more_test_images_of_a_streamed_set_are_kept_than_asked_for(tmp_path):
+    images, labels = pair(10)
+    prepare(tmp_path, "my_set", "array_record", {"train": pair(12), "test": (images, labels)})
+    given = {"name": "my_set", "data_dir": str(tmp_path), "test_images": 3}
+    few = load("tfds", stream=True, **given).test
+    np.testing.assert_array_equal(few.images, images[[0, 3, 6]])
+    np.testing.assert_array_equal(few.labels, labels[[0, 3, 6]])
+    assert len(load("tfds", **given).test) == 10  # in memory all are
+    with pytest.raises(ValueError, match="test_images must be at least 1, got 0"):
+        load("tfds", stream=True, **{**given, "test_images": 0})
+
+
 def prepare_told(root):
     """A set with features of every kind; the number of an example is in each of them."""
     from tensorflow_datasets import features

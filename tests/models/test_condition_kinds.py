@@ -38,10 +38,17 @@ def noise(shapes):
     return jax.tree.map(lambda a: jnp.asarray(random.normal(0, 0.3, a.shape), a.dtype), shapes)
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["", "patches"])
+NETWORKS = {
+    "unet": SMALL,
+    "unet, patches": {**SMALL, "patch_size": 2},
+    "transformer": {"depth": 1, "width": 16, "heads": 2, "num_classes": 0},
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
     """(parameters that are noise, jitted apply) of a network that is told all kinds."""
-    model = build_model("unet", {**SMALL, "patch_size": request.param}, conditions=SPEC)
+    model = build_model(request.param.split(",")[0], NETWORKS[request.param], conditions=SPEC)
     shapes = jax.eval_shape(model.init, jax.random.key(0), X, T, conditions.example(SPEC, BATCH))
     return noise(shapes), jax.jit(lambda params, y: model.apply(params, X, T, y))
 

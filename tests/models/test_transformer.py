@@ -93,17 +93,31 @@ def test_rotation_keeps_norms_and_tells_differences_of_positions_only():
     assert abs(products[0, 0] - np.sum(grid_q[0, 0] * grid_k[0, 0])) > 1e-2
 
 
-def test_an_untrained_network_predicts_zero_and_learns_its_output_first():
+def test_an_untrained_network_predicts_zero_and_learns_from_its_output_inwards():
+    """First the output, then patches and gates, then all: zero gates stop what a block would learn."""
     model, noisy, _ = tiny(**FULL)
     x, t, y = batch()
-    fresh = jit(model.init)(jax.random.key(0), x, t, y)
-    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
-    loss = lambda p: jnp.mean((model.apply(p, x, t, y, train=True) - 1 - x) ** 2)  # noqa: E731
+    params = jit(model.init)(jax.random.key(0), x, t, y)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    goal = jnp.float32(np.random.default_rng(3).normal(size=x.shape))
+    loss = lambda p: jnp.mean((model.apply(p, x, t, y, train=True) - goal) ** 2)  # noqa: E731
     both = jit(jax.value_and_grad(loss))
-    value, first = both(fresh)
-    np.testing.assert_allclose(value, jnp.mean((1 + x) ** 2), rtol=1e-6)
-    moved = {path[1].key for path, leaf in jax.tree_util.tree_leaves_with_path(first) if jnp.any(leaf != 0)}
-    assert moved == {"patch_out"}
+    np.testing.assert_allclose(both(params)[0], jnp.mean(goal**2), rtol=1e-6)
+    reached = []
+    for _ in range(3):
+        gradient = both(params)[1]
+        leaves = jax.tree_util.tree_leaves_with_path(gradient["params"])
+        reached.append({"/".join(key.key for key in path[:2]) for path, leaf in leaves if jnp.any(leaf != 0)})
+        if len(reached) == 2:
+            for stack in model.stacked:
+                six = np.split(gradient["params"][stack]["modulation"]["linear"]["kernel"], 6, axis=-1)
+                assert [bool(np.any(part)) for part in six] == [False, False, True] * 2
+        params = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient)
+    outside = {"patch_in/kernel", "patch_in/bias", "patch_narrow/kernel", "norm_out/scale", "modulation_out/linear"}
+    output = {"patch_out/kernel", "patch_out/bias"}
+    assert reached[0] == output
+    assert reached[1] == output | outside | {f"{stack}/modulation" for stack in model.stacked}
+    assert reached[2] == {"/".join(key.key for key in path[:2]) for path, _ in leaves}
 
     everywhere = both(noisy)[1]["params"]
     rows = np.abs(everywhere.pop("label")["table"]["embedding"]).sum(axis=1)

@@ -10,7 +10,8 @@ import pytest
 from fmd.devices import make_layout
 from fmd.math import anomaly, classification, editing, operators, restoration
 from fmd.math.pixels import to_uint8, to_unit
-from fmd.sampling import judging, prior
+from fmd.models.registry import build_model
+from fmd.sampling import judging, prior, restoring
 from fmd.sampling.restoring import STRIDE
 from fmd.sampling.sampler import Sampler
 from tests.helpers import toys
@@ -46,6 +47,16 @@ def test_restore_is_that_of_the_mathematics(sampler, field, images, method):
     found = sampler.restore(y, SEEN, KEY, LABELS, steps=2, method=method, noise_std=0.1)
     options = {"shape": (5, 8, 8, 1), "noise_std": 0.1, "method": method, "steps": 2, "args": jnp.asarray(LABELS)}
     near(found, to_uint8(restoration.restore(field, y, SEEN, KEY, **options)))
+
+
+def test_a_restoration_asks_for_attention_with_forward_derivatives(info, images, monkeypatch):
+    """cuDNN's has none, and half of the methods take them."""
+    given = {"depth": 1, "width": 16, "heads": 2, "dtype": "bfloat16", "num_classes": 4}
+    model, other = (build_model("transformer", {**given, "attention": kind}) for kind in ("cudnn", "xla"))
+    asked = []
+    monkeypatch.setattr(restoring, "ask", lambda *given, model, **more: asked.append(model) or images)
+    Sampler.from_info(info, model=model).restore(SEEN(to_unit(jnp.asarray(images))), SEEN, KEY, LABELS)
+    assert asked == [other]
 
 
 def test_draws_differ_and_depend_on_nothing_but_their_number(sampler, field, images, restored):

@@ -103,6 +103,8 @@ def test_the_clock_is_in_the_timing_log_only(toy_run):
     found = spent(toy_run.workdir, 8)
     assert found["flops"] == pytest.approx(8 * toy_run.cost.step, rel=1e-5)
     assert found["device_hours"] == pytest.approx(sum(line["seconds"] for line in lines[:4]) / 3600, rel=1e-3)
+    assert found["images_per_second"] == np.median([line["images_per_second"] for line in lines[:4]])
+    assert "utilisation" not in found
     assert spent(toy_run.workdir / "checkpoints", 8) is None
     for what in ("evaluation", "sampling", "checkpoint"):
         total = sum(line.get(f"{what}_seconds", 0) for line in lines)

@@ -14,6 +14,8 @@ import pytest
 
 from fmd import commands
 from fmd.checkpoints.weights import load_weights
+from fmd.data import load
+from fmd.data.prepare import prepare
 from fmd.training import callbacks, trainer
 from fmd.training import recipe as recipes
 from tests.helpers import toys
@@ -55,6 +57,23 @@ def test_stop_ends_the_run_with_a_checkpoint_and_it_goes_on_from_there(tmp_path)
     run = train(tmp_path / "run", callbacks.Log(), StopAtFive(), callbacks.Checkpoints())
     assert (run.step, run.finished, steps_saved(run.workdir)) == (6, False, [4, 6])
     again, whole = train(tmp_path / "run"), train(tmp_path / "whole")
+    assert again.finished
+    for a, b in zip(jax.tree.leaves(again.state), jax.tree.leaves(whole.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_streamed_run_goes_on_inside_an_epoch_with_workers(tmp_path):
+    """To the bits of one that threads read and nobody stopped."""
+    prepare(toys.dataset(72), tmp_path / "set", quiet=True)  # an epoch of four steps and a half
+
+    def read(name, workers, *hooks):
+        data = {"source": "array_record", "params": {"path": str(tmp_path / "set")}, "workers": workers}
+        config = toys.config(**QUIET, **ONE, data=data)
+        hooks = callbacks.Log(), *hooks, callbacks.Checkpoints()
+        return trainer.train(config, tmp_path / name, load(config.data.source, **config.data.params), hooks)
+
+    assert read("run", 1, StopAtFive()).step == 6
+    again, whole = read("run", 1), read("whole", 0)
     assert again.finished
     for a, b in zip(jax.tree.leaves(again.state), jax.tree.leaves(whole.state), strict=True):
         np.testing.assert_array_equal(a, b)

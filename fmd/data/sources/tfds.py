@@ -27,7 +27,7 @@ from fmd.data.parts import Asked, asked, specs
 from fmd.data.reading import Example, RandomAccess
 from fmd.data.sources import register_source
 from fmd.data.sources.tfds_features import Builder, Features, keys
-from fmd.data.split import Split, condition, split_off
+from fmd.data.split import Split, condition, split_off, spread
 from fmd.data.streaming import StreamedSplit
 from fmd.extras import need
 from fmd.files import expand
@@ -45,6 +45,7 @@ def load_tfds(
     test_fraction: float = 0.1,
     stream: bool = False,
     conditions: Asked = (),
+    test_images: int = 10_000,
 ) -> ImageDataset:
     """The set `name` of TFDS, in memory or streamed. Decoded images are kept in the cache folder.
 
@@ -61,6 +62,7 @@ def load_tfds(
         conditions: further features that the network is told, of the kinds that `tfds_features` lists. As a mapping,
             their kinds, too, as `fmd.data.parts` describes. Of a streamed split, the range of numbers and the number of
             labels are those of the test split, unless a block says them.
+        test_images: of a streamed set, how many of the test images, evenly spread, are kept in memory.
 
     Raises:
         KeyError: for an unknown set.
@@ -69,6 +71,8 @@ def load_tfds(
     """
     builder, size = _prepared(name, data_dir), images.height_width(image_size)
     told = Features(builder, asked(conditions), size)
+    if test_images < 1:
+        raise ValueError(f"tfds: test_images must be at least 1, got {test_images}")
     image_key, label_key = keys(builder, told.wanted)
     splits = builder.info.splits
     for split in (train_split, test_split):
@@ -77,12 +81,14 @@ def load_tfds(
 
     def read(split: str) -> Split | None:
         """A split decoded; None where labels are missing, which TFDS marks by -1."""
-        arrays = _read_split(builder, split, image_key, label_key, size, told)
+        count = builder.info.splits[split].num_examples
+        arrays = _read_split(builder, split, image_key, label_key, size, told, test_images if stream else count)
         if (arrays["labels"] < 0).any():
             return None
         parts = {name: arrays[f"told_{name}"] for name in told.wanted}
         return Split(arrays["images"], condition(arrays["labels"], parts, label_key is not None))
 
+    source = random_access(name, train_split, data_dir) if stream else ()
     test = None
     for split in [test_split] if test_split else [split for split in ("test", "validation") if split in splits]:
         if test := read(split):
@@ -92,7 +98,6 @@ def load_tfds(
     if stream:
         if test is None:
             raise ValueError(f"TFDS set {name} has no test split, which streaming needs: name one as test_split")
-        source = random_access(name, train_split, data_dir)
 
         def decode(example: Example) -> tuple[np.ndarray, Any]:
             label = int(example.get(label_key, 0))
@@ -204,19 +209,30 @@ def _has_random_access(builder: Builder) -> bool:
 
 
 def _read_split(
-    builder: Builder, split: str, image_key: str, label_key: str | None, size: tuple[int, int] | None, told: Features
+    builder: Builder,
+    split: str,
+    image_key: str,
+    label_key: str | None,
+    size: tuple[int, int] | None,
+    told: Features,
+    most: int,
 ) -> Arrays:
-    """Images, labels and what else is told, `told_NAME`, of one split, kept: to decode 60,000 PNG files takes 11 s."""
+    """Images, labels and what else is told, `told_NAME`, of one split, kept: to decode 60,000 PNG files takes 11 s.
+
+    Of more than `most` examples so many are taken, evenly spread, which needs random access.
+    """
     files = fingerprint(sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file()))
+    count = builder.info.splits[split].num_examples
+    total = min(most, count)
     identity = ["tfds", _FORMAT, files, split, image_key, label_key, size, *([told.wanted] if told.wanted else [])]
+    identity += [total] if total < count else []
 
     def build() -> Arrays:
         from tqdm import tqdm
 
-        total = builder.info.splits[split].num_examples
         pixels, labels, further = [], [], []
         bar = {"total": total, "desc": f"decoding {split}", "unit": "image", "leave": False, "disable": None}
-        for example in tqdm(_examples(builder, split), **bar):
+        for example in tqdm(_examples(builder, split, spread(total, count)), **bar):
             pixels.append(images.fit_array(example[image_key], size))
             labels.append(example[label_key] if label_key else 0)
             further.append(told.of(example))
@@ -229,12 +245,13 @@ def _read_split(
     return kept_arrays(f"{builder.info.name}-{split}", identity, build)
 
 
-def _examples(builder: Builder, split: str) -> Iterable[dict[str, Any]]:
+def _examples(builder: Builder, split: str, rows: np.ndarray) -> Iterable[dict[str, Any]]:
+    """The examples of these rows; of all where there is no random access."""
     if _has_random_access(builder):
         source = builder.as_data_source(split)
         # Reading many at a time is twice as fast: neighbours share a compressed block.
-        blocks = (range(first, min(first + 1024, len(source))) for first in range(0, len(source), 1024))
-        return (example for block in blocks for example in source.__getitems__(list(block)))
+        blocks = (rows[first : first + 1024].tolist() for first in range(0, len(rows), 1024))
+        return (example for block in blocks for example in source.__getitems__(block))
     if builder.info.file_format.value != "tfrecord":
         raise ValueError(
             f"{builder.data_dir} is in {builder.info.file_format.value} format, which cannot be read here: "

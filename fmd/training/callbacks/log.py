@@ -1,6 +1,7 @@
 """metrics.csv and metrics.jsonl: the training loss and its surroundings, line by line."""
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
@@ -28,7 +29,8 @@ class Log(Callback):
 
         def beside(state: TrainState) -> tuple[Array, Array]:
             """Parameter norm and learning rate of the last step."""
-            return optax.tree.norm(state.params), run.recipe.learning_rate(state.step - 1 - state.skipped)
+            rate = run.recipe.learning_rate(state.step - 1 - state.skipped)
+            return optax.tree.norm(state.params), jnp.asarray(rate, jnp.float32)
 
         self._beside = jax.jit(beside, out_shardings=run.layout.replicated)
 
