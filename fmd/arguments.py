@@ -108,9 +108,9 @@ def parse_labels(text: str | None, count: int, info: RunInfo) -> np.ndarray:
     chosen = info.classes if text is None else [info.label_of(part) for part in parts if part is not None]
     if any(label is None or label > info.num_classes > 0 for label in chosen):
         names = (info.class_names or ())[:8]
-        shown = f"names or numbers: {', '.join(names)}{', ...' if len(names) < info.num_classes else ''}"
-        known = shown if names else f"numbers from 0 to {info.num_classes - 1}"
-        raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null; classes are {known}")
+        shown = f"by name or number {', '.join(names)}{', ...' if len(names) < info.num_classes else ''}"
+        known = shown if names else f"0 to {info.num_classes - 1}"
+        raise ValueError(f"--label={text}; give a class, several as 1,2,3, or null; known are {known}")
     labels = np.array(chosen, np.int32)
     if empty := sorted(set(labels.tolist()) & set(info.empty_classes or ())):
         logging.warning("no training image had the label %s: nothing was learnt of it", ", ".join(map(str, empty)))

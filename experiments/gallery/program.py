@@ -42,6 +42,5 @@ def draw(small: bool = False) -> Figure:
         subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=folder, check=True)
         elsewhere = np.load(folder / "images.npy")
     here = sampler(labels, noise=noise, settings=settings)
-    same = f"{np.mean(here == elsewhere):.1%} equal"
-    difference = 255 - np.abs(here - elsewhere.astype(int)).astype(np.uint8)
-    return style.tiles(np.stack([here, elsewhere, difference]), ["fmd", "JAX alone", same])
+    same = f"JAX alone\n{np.mean(here == elsewhere):.1%} equal"
+    return style.tiles(np.stack([here, elsewhere]), ["fmd", same])
