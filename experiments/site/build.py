@@ -77,6 +77,8 @@ def assemble(docs: Path) -> list[str]:
     for path in paths:
         shutil.copy(path, docs / "notebooks")
         (docs / "notebooks" / f"{path.stem}.md").write_text(notebook(path))
+        if (kept := path.with_name("outputs") / path.stem).exists():
+            shutil.copytree(kept, docs / "notebooks" / path.stem)
     return [f"notebooks/{path.stem}.md" for path in paths]
 
 
@@ -89,7 +91,7 @@ def _with_pictures(text: str, folder: Path, docs: Path) -> str:
 
 
 def notebook(path: Path) -> str:
-    """A notebook as Markdown: its text and its code; nothing is run."""
+    """A notebook as Markdown: its text, its code, and what the cells showed when `notebooks/outputs.py` ran them."""
     parts = []
     for cell in json.loads(path.read_text())["cells"]:
         text = "".join(cell["source"])
@@ -98,6 +100,9 @@ def notebook(path: Path) -> str:
             parts.append(re.sub(r"^(\n*)- ", r"\n- ", text))
         else:
             parts.append(f"```python\n{text}\n```")
+            for file in sorted(path.with_name("outputs").glob(f"{path.stem}/{cell['id']}_*")):
+                picture = f"![What this cell shows]({path.stem}/{file.name})"
+                parts.append(f"```\n{file.read_text().rstrip()}\n```" if file.suffix == ".txt" else picture)
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,13 +2,16 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from experiments.notebooks import outputs
 from experiments.notebooks.timing import program
 from tests.helpers import toys
 
@@ -68,6 +71,36 @@ def test_it_opens_in_colab_and_installs_itself_there(path):
 def test_its_configs_and_commands_exist(path):
     for config in re.findall(r"configs/\w+\.py", "".join(cells(path, "markdown"))):
         assert (ROOT / config).exists(), config
+
+
+def test_what_cells_show_is_kept_and_stands_in_the_site(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    sources = {
+        "plot": "import matplotlib.pyplot as plt\nlines = plt.plot([1, 2])",
+        "say": "x = 20\nprint('twice')\n2 * x + 2",
+        "picture": "from PIL import Image\nImage.new('L', (30, 20), 7)",
+        "quiet": "y = x",
+    }
+    made = [{"cell_type": "code", "id": name, "source": [text]} for name, text in sources.items()]
+    (tmp_path / "00_toy.ipynb").write_text(json.dumps({"cells": made}))
+    outputs.run(tmp_path / "00_toy.ipynb", tmp_path / "outputs" / "00_toy")
+    kept = {file.name: file for file in (tmp_path / "outputs" / "00_toy").iterdir()}
+    assert sorted(kept) == ["picture_1.png", "plot_1.png", "say_0.txt"]
+    assert kept["say_0.txt"].read_text() == "twice\n42\n"
+    with Image.open(kept["picture_1.png"]) as picture:
+        assert (picture.size, picture.convert("L").getpixel((0, 0))) == ((30, 20), 7)
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "site")
+    page = runpy.run_path(str(ROOT / "experiments" / "site" / "build.py"))["notebook"](tmp_path / "00_toy.ipynb")
+    after = [page.index(text) for text in (sources["say"], "```\ntwice\n42\n```", sources["picture"], "picture_1.png")]
+    assert after == sorted(after)
+
+
+@every
+def test_what_is_kept_is_small_and_of_cells_that_are_there(path):
+    kept = list(outputs.OUTPUTS.glob(f"{path.stem}/*"))
+    identities = {cell["id"] for cell in json.loads(path.read_text())["cells"]}
+    assert {file.name.rpartition("_")[0] for file in kept} <= identities
+    assert sum(file.stat().st_size for file in kept) <= 300_000
 
 
 @pytest.fixture(scope="module")
