@@ -133,7 +133,8 @@ def test_one_step_recipes_train_a_flow_then_its_jumps_then_their_images(name, cp
     assert flow.train.label_dropout > 0  # the teacher is guided; the others learn its guided flow
     assert flow.first is None
     small = {key: flow.sample.guidance[key] for key in ("name", "weight")}
-    assert jumps.method["guidance"] == config.method["guidance"] == small
+    assert jumps.method["guidance"] == small
+    assert config.method["guidance"]["weight"] <= small["weight"]  # the last stage sharpens by itself
 
 
 def test_the_critic_takes_longer_steps():
