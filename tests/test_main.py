@@ -297,7 +297,8 @@ def test_an_evaluation_is_told_where_the_data_lie(fmd, trained, tmp_path, caplog
     np.savez("test.npz", images=own.test.images, labels=own.test.labels)
     command = ("--mode=eval", "--checkpoint=run", "--n_samples=80", f"--config.data.{elsewhere}")
     more = ("--config.data.params.path=moved.npz", "--config.data.params.test_path=test.npz")
-    assert fmd(*command[:3]) == (2, "fmd: there is no file gone.npz [from --config.data.params.path=gone.npz; give the path of your data]\n")
+    where = "[from --config.data.params.path=gone.npz; give the path of your data]"
+    assert fmd(*command[:3]) == (2, f"fmd: there is no file gone.npz {where}\n")
     code, said = fmd(*command, *(more if elsewhere == "source=npz" else ()))
     assert (code, "other data" in caplog.text) == (0, False), said
     assert json.loads((run / "eval.json").read_text())["settings"]["data_digest"] == values["data_digest"]

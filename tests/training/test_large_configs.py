@@ -29,7 +29,8 @@ PARALLEL = {
 }
 # The loss of a network that predicts 0, of pixels whose mean square is 1/3: 1 more for a velocity. For an image it is
 # 1/3 E[1 / (1 - t)^2], for normal logits of mean m and deviation s 1/3 (1 + 2 exp(m + s^2 / 2) + exp(2 m + 2 s^2)).
-BEGINS = {"cifar10_transformer": (4 / 3, 0.05), "imagenet64": (4 / 3, 0.05), "imagenet256": (0.99, 3.0)}  # heavy tails, 8 images
+BEGINS = {"cifar10_transformer": (4 / 3, 0.05), "imagenet64": (4 / 3, 0.05), "imagenet256": (0.99, 3.0)}
+# The last has heavy tails, and a batch here 8 images.
 
 
 @pytest.fixture(scope="module")
