@@ -224,6 +224,7 @@ TRANSFORMER = {"name": "transformer", "depth": 4, "width": WIDTH, "heads": 4, "p
                "class_tokens": 4, "class_tokens_from": 2}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_transformer_in_parts_is_the_one_on_a_single_device(tmp_path):
     """Its two stacks are gathered block by block, forward and backward; parameters are noise, so that all is heard."""
     random, made = np.random.default_rng(0), {}

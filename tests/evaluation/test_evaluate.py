@@ -1,5 +1,6 @@
 """The evaluator on a toy whose answers are known: features that are means, classes that are shades."""
 
+import copy
 import dataclasses
 import json
 
@@ -20,7 +21,9 @@ from tests.helpers.judged import REQUEST, SHADES, means_and_shades
 @pytest.fixture(scope="module")
 def result(sampler, dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
-    return evaluate.evaluate(sampler, dataset, REQUEST, sampler.settings, folder=folder, quiet=True)
+    trained = copy.copy(sampler)
+    trained.info = sampler.info.replace(cost={"flops": 6e12, "utilisation": 0.3})
+    return evaluate.evaluate(trained, dataset, REQUEST, sampler.settings, folder=folder, quiet=True)
 
 
 def test_every_setting_that_decides_a_figure_stands_beside_it(result, sampler):
@@ -34,6 +37,7 @@ def test_every_setting_that_decides_a_figure_stands_beside_it(result, sampler):
     assert (settings["data"], settings["neighbours"], settings["validation_examples"]) == ("toy", 5, 40)
     assert settings["reference_images"] == settings["neighbours_among"] == {"test": 40, "train": 96}
     assert result["cost"]["evaluations_per_image"] == 4
+    assert (result["cost"]["training_flops"], result["cost"]["training_utilisation"]) == (6e12, 0.3)
     assert json.loads(json.dumps(result)) == result
     assert "test.fid" in evaluate.table(result)
 

@@ -211,12 +211,19 @@ def test_figures_stand_in_the_card_with_their_meaning(quick, run, tmp_path):
     run = shutil.copytree(run, tmp_path / "run")
     figures = {"distance": {"fid": 3.14159265, "other": None}, "note": "a|b", "examples": 40, "by_class": [0.5, 0.25]}
     (run / "eval.json").write_text(json.dumps(figures))
+    timed = {"seconds": 1800, "devices": 2, "flops": 3e12, "images_per_second": 150.0, "utilisation": 0.25}
+    lines = [timed | {"step": 4}, timed | {"step": 8, "images_per_second": 250.0, "utilisation": 0.35}, {"step": 8}]
+    (run / "timing.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     card = (exporter.export(run, tmp_path / "toy") / "README.md").read_text()
     assert "Evaluation of step 8 (`--mode=eval`):" in card
     for row in (
         "| distance.fid | 3.14159 | Frechet distance of the samples",
         "| note | a\\|b |  |",
         "| examples | 40 | test images that were used |",
+        "| operations | 6e+12, all convolutions and matrix products of training |",
+        "| device-hours | 2, without evaluation and samples |",
+        "| images per second | 200, in the middle of the training steps |",
+        "| of the devices' peak | 30.0%, by the operations of the network alone |",
     ):
         assert row in card
     assert "by_class" not in card

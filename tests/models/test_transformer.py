@@ -63,7 +63,7 @@ def test_parameters_are_as_many_as_in_the_papers(settings, shape, millions):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_parameters_follow_the_formula(size):
-    """L (18 d^2 + 15 d) + d^2 + 256 d + (K + 1) d + 2 d^2 + 2 d D, to half a per cent."""
+    """L (18 d^2 + 15 d) + d^2 + 256 d + (K + 1) d + 2 d^2 + 2 d D, to a per cent; to 2.5 below a width of 256."""
     depth, d, _ = SIZES[size]
     formula = depth * (18 * d**2 + 15 * d) + d**2 + 256 * d + 11 * d + 2 * d**2 + 2 * d * 16
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes_of(size=size, patch_size=4))) == pytest.approx(
@@ -146,7 +146,8 @@ def test_scanned_blocks_are_the_blocks_one_after_another():
         return h
 
     scanned = jit(lambda h: blocks.apply({"params": stacked}, h, c, angles, True)[0])
-    np.testing.assert_allclose(scanned(h), one_by_one(h), rtol=1e-5, atol=1e-5)
+    expected = np.asarray(one_by_one(h))
+    np.testing.assert_allclose(scanned(h), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 def test_recomputing_and_its_own_order_of_examples_change_nothing():
