@@ -1,4 +1,4 @@
-"""Stage: the device computes what a CPU computes, in every layout, after a resume, and from an exported file.
+"""Stage: the device computes what a CPU computes, in every layout, and from an exported file.
 
 A small network with every kind of layer and weights that are nowhere zero takes three training steps and draws guided
 images, in a process for each variant; all go side by side, since compiling takes most of their time. The reference is
@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 import programs
-import resume
 import stage as stages
 
 HERE = Path(__file__).resolve()
@@ -32,7 +31,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # matrix product precision,
 
 def main(stage: stages.Stage) -> None:
     changes = TINY if stage.tiny else {}
-    trials = resume.begin(stage)
     chosen = {CPU: VARIANTS["float32 at highest"], **VARIANTS}
     if stage.tiny:
         chosen.pop("float32 by default")  # on a CPU it is the same
@@ -58,7 +56,6 @@ def main(stage: stages.Stage) -> None:
 
     stage.record(exported_grey_levels=grey)
     stage.row("exported program against the sampler", f"{grey:.0f} grey levels at most", "1", grey <= 1)
-    resume.check(stage, trials)
 
 
 def apart(stage: stages.Stage, name: str, changes: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -38,7 +38,8 @@ class Limit(NamedTuple):
 
 STAGES = {
     "environment": Limit(60, 15),
-    "agree": Limit(200, 60),
+    "agree": Limit(150, 60),
+    "resume": Limit(150, 60),
     "speed": Limit(540, 150),
     "variants": Limit(300, 90),
     "recipes": Limit(300, 90),

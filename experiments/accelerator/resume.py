@@ -1,4 +1,4 @@
-"""Part of the stage `agree`: a run that stopped and went on ends with the bits of one that did not.
+"""Stage: a run that stopped and went on ends with the bits of one that did not.
 
 Each run is a process of its own, as it would be; so it compiles again, or finds what another one compiled. A GPU's
 compiler chooses the fastest of several kernels by timing them, so two compilations may differ in the order of sums,
@@ -24,9 +24,9 @@ TINY = {"model.base_channels": 8, "model.channel_multipliers": "(1,)", "model.at
         "model.embedding_dim": 16, "model.head_dim": 8, "train.steps_per_dispatch": 1}  # fmt: skip
 
 
-def begin(stage: stages.Stage) -> list["Trial"]:
-    """Starts the runs of the first round."""
-    steps, warm = size(stage)
+def main(stage: stages.Stage) -> None:
+    """Makes two rounds of runs, and compares weights and logs bit by bit."""
+    steps, warm = (20 if stage.tiny else 200), stage.work / "resume_cache"  # which both halves of a run use
     first = [Trial(stage, "went on", steps, warm, stop_at=steps // 2)]
     if not stage.tiny:
         first += [Trial(stage, "compiled anew", steps, stage.work / "resume_cache_2")]
@@ -34,18 +34,7 @@ def begin(stage: stages.Stage) -> list["Trial"]:
             Trial(stage, name, steps, stage.work / f"resume_cache_{name[-1]}", deterministic=True)
             for name in ("deterministic 3", "deterministic 4")
         ]
-    return first
-
-
-def size(stage: stages.Stage) -> tuple[int, Path]:
-    """(steps of a run, the cache that both halves of one use)."""
-    return 20 if stage.tiny else 200, stage.work / "resume_cache"
-
-
-def check(stage: stages.Stage, first: list["Trial"]) -> None:
-    """Waits for the first round, makes the second, and compares weights and logs bit by bit."""
     ended = finish(first)
-    steps, warm = size(stage)
     second = [Trial(stage, "whole", steps, warm), Trial(stage, "went on", steps, warm)]
     ended |= finish(second)
     pairs = {"stopped and went on": ("whole", "went on")}
@@ -106,3 +95,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "same log": logs[0] == logs[1],
         "largest difference": float(np.abs(ours - theirs).max()),
     }
+
+
+if __name__ == "__main__":
+    stages.run(main)
