@@ -78,7 +78,7 @@ def load_data(config: Config, overrides: Overrides = (), *, trust: bool = True) 
     try:
         return data.load(chosen.source, **chosen.params)
     except FileNotFoundError as error:
-        if "path" in chosen.params:
+        if "path" in chosen.params and not expand(chosen.params["path"]).exists():
             error.add_note(f"from --config.data.params.path={chosen.params['path']}; give the path of your data")
         raise
 

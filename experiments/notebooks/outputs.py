@@ -45,8 +45,8 @@ def run(path: Path, out: Path) -> None:
     for cell in json.loads(path.read_text())["cells"]:
         if cell["cell_type"] == "code":
             printed, shown = run_cell("".join(cell["source"]), vars(module))
-            if printed.strip():
-                (out / f"{cell['id']}_0.txt").write_text(printed.rstrip() + "\n")
+            if printed.strip():  # without the name of the temporary folder
+                (out / f"{cell['id']}_0.txt").write_text(printed.rstrip().replace(f"{Path.cwd()}/", "") + "\n")
             for number, picture in enumerate(shown, 1):
                 keep(picture, out / f"{cell['id']}_{number}")
 

@@ -77,7 +77,7 @@ def test_what_cells_show_is_kept_and_stands_in_the_site(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     sources = {
         "plot": "import matplotlib.pyplot as plt\nlines = plt.plot([1, 2])",
-        "say": "x = 20\nprint('twice')\n2 * x + 2",
+        "say": "import os\nx = 20\nprint(os.path.join(os.getcwd(), 'twice'))\n2 * x + 2",
         "picture": "from PIL import Image\nImage.new('L', (30, 20), 7)",
         "quiet": "y = x",
     }
