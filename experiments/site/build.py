@@ -59,13 +59,13 @@ def assemble(docs: Path) -> list[str]:
     shutil.copytree(HERE / "pages", docs)
     shutil.copy(HERE / "style.css", docs)
     shown = set()
-    for page in docs.glob("*.md"):
+    for page in docs.rglob("*.md"):
         shown |= {ROOT / name for name in INCLUDED.findall(page.read_text())}
         text = INCLUDED.sub(lambda match: (ROOT / match[1]).read_text().rstrip(), page.read_text())
         page.write_text(_with_pictures(text, EXPERIMENTS / "reference", docs))
     missing = sorted(set((ROOT / "tests" / "extending").glob("my_*.py")) - shown)
     if missing:
-        sys.exit(f"build.py: pages/extending.md shows no {missing[0].name}; give it a section with a line --8<--")
+        sys.exit(f"build.py: no page shows {missing[0].name}; give it one in pages/extending, with a line --8<--")
     for name, report in REPORTS.items():
         (docs / name).write_text(_with_pictures(report.read_text(), report.parent, docs))
     (docs / "api").mkdir()

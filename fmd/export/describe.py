@@ -64,7 +64,7 @@ def training(info: RunInfo, params: Params) -> str:
         "data": f"{info.train_images:,} images of `{config.data.source}`, {info.provenance}",
         "classes": f"{info.num_classes}" + (f": {listed}" if listed else ""),
         "method": f"`{config.method.name}`",
-        "steps": f"{step:,} of {steps:,}" + ("" if step >= steps else ": **training was not finished**"),
+        "steps": f"{step:,}" + ("" if step >= steps else f"; the config asks for {steps:,}"),
         "images seen": f"{step * config.train.batch_size:,}",
         "seed": config.seed,
         "weights": f"average `{info.averages[0]}` of the parameters along the run{average(info)}",

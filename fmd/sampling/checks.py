@@ -61,14 +61,19 @@ def noise(given: Any, key: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     """The noise to start from as float32, None where a key draws it. ValueError for both, none, or another shape."""
     if (given is None) == (key is None):
         raise ValueError("a sampler starts from a key, jax.random.key(seed), or from noise=...: give one of the two")
-    if key is not None and not isinstance(key, jax.Array):
-        raise ValueError(f"key={key!r}; give a key of JAX, jax.random.key(seed)")
     if given is None:
+        check_key(key)
         return None
     array = np.asarray(given)
     if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"noise must be floats of shape {shape}, one image per label, not {array.dtype} {array.shape}")
     return array.astype(np.float32)
+
+
+def check_key(key: Any) -> None:
+    """Raises ValueError for what is no key of JAX."""
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"key={key!r}; give a key of JAX, jax.random.key(seed)")
 
 
 def check(method: Method, info: RunInfo, settings: Settings) -> None:

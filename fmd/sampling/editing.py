@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt8
 from fmd.math import editing
 from fmd.math.pixels import to_uint8, to_unit
 from fmd.math.simulators import solve_ode
+from fmd.sampling import checks
 from fmd.sampling.prior import BATCH, Prior, ask, check_images, check_told, end_epsilon, flow_of
 from fmd.types import Condition, Field, Images, Index, Number, Params, Pixels, TypedKey
 
@@ -53,10 +54,11 @@ def edit(
 
     Raises:
         ValueError: for images that are not uint8 of the model's shape, a condition that does not fit, an unknown
-            method, a start outside [0, 1).
+            method, a start outside [0, 1), what is no key.
     """
     if method not in STARTS:
         raise ValueError(f"unknown method of editing {method!r}; known: {', '.join(STARTS)}")
+    checks.check_key(key)
     pixels, first = check_images(sampler, images), STARTS[method] if start is None else start
     if not 0 <= first < 1 or (method == "invert" and first):
         raise ValueError(f"start={first} must be in [0, 1): the time up to which noise is added; 0 for 'invert'")

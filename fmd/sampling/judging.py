@@ -20,6 +20,7 @@ from fmd.math.pixels import to_unit
 from fmd.models.network import in_float32
 from fmd.randomness import example_keys
 from fmd.randomness import key as key_of
+from fmd.sampling import checks
 from fmd.sampling.prior import Prior, ask, check_images, check_told, end_epsilon, flow_of
 from fmd.types import Condition, Field, Index, Number, Params, Pixels, TypedKey
 
@@ -60,6 +61,7 @@ def classify(
         raise ValueError("classify needs a model that is told labels and nothing else: its classes are the answers")
     pixels, schedule = check_images(sampler, images), flow_of(sampler).schedule
     epsilon, key = end_epsilon(sampler), key_of(0) if key is None else key
+    checks.check_key(key)
 
     def compute(field: Field, key: TypedKey, index: Index, pixels: Pixels) -> Float[Array, "B classes"]:
         x, labels = to_unit(pixels), jnp.arange(sampler.num_classes, dtype=jnp.int32)
@@ -209,4 +211,5 @@ def _judge(
     pixels = check_images(sampler, images)
     told, index = check_told(sampler, y, len(pixels)), np.arange(len(pixels), dtype=np.int32)
     key = key_of(0) if key is None else key
+    checks.check_key(key)
     return np.asarray(ask(sampler, name, compute, (key,), index, pixels, told, **options))

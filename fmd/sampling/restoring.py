@@ -17,6 +17,7 @@ from fmd.math import restoration
 from fmd.math.operators import Map, Operator
 from fmd.math.pixels import to_uint8, to_unit
 from fmd.models.network import with_xla_attention
+from fmd.sampling import checks
 from fmd.sampling.prior import BATCH, Prior, ask, check_told, flow_of
 from fmd.types import Condition, Field, Index, Number, Params, Pixels, TypedKey
 
@@ -58,8 +59,12 @@ def restore(
         quiet: without a progress bar.
 
     Raises:
-        ValueError: for a measurement or condition of another shape, and what `fmd.math.restoration.restore` refuses.
+        ValueError: for a measurement or condition of another shape, what is no key, and what
+            `fmd.math.restoration.restore` refuses.
     """
+    checks.check_key(key)
+    if not callable(operator):
+        raise ValueError(f"operator={operator!r}; give operators.get(NAME, ...) or a function of a batch")
     schedule = flow_of(sampler).schedule
     restorer = restoration.METHODS.build(method, options)
     known = restoration.fitting(operator, sampler.image_shape, restorer, method)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import PyTree
 
 from fmd.config import Config
@@ -41,10 +42,12 @@ def feed(config: Config, dataset: ImageDataset, start: int) -> Iterator[dict[str
     mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
     index = np.broadcast_to(np.arange(batch, dtype=np.int32), (steps, batch))[:, mine]
     dispatches = range(start, config.train.num_steps, steps)
+    streams = isinstance(dataset.train, StreamedSplit)
+    if config.data.workers and not streams:
+        logging.warning("data.workers=%d has no effect: %s is in memory", config.data.workers, config.data.source)
     if resident_split(config, dataset) is None:
-        workers = config.data.workers if isinstance(dataset.train, StreamedSplit) else 0
         streamed = as_streamed(dataset.train).stream(
-            workers=workers,
+            workers=config.data.workers if streams else 0,
             batch_size=batch,
             seed=config.seed,
             step=start,

@@ -59,6 +59,7 @@ def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Seque
     """
     workdir = expand(workdir).absolute()
     refuse_patterns(workdir)
+    refuse_strangers(workdir, config)
     with ExitStack() as held:
         processes.on_main(lambda: held.enter_context(folder_lock(workdir)))
         held.enter_context(processes.clear_message_when_another_process_ends())
@@ -176,16 +177,21 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     return run
 
 
+def refuse_strangers(workdir: Path, config: Config) -> None:
+    """Raises ValueError where a folder holds something, and no run; before anything is written in it."""
+    if not workdir.is_dir() or (workdir / run_info.FILE).exists():
+        return
+    ours = {origin.FIRST} if config.first is not None else set()
+    if strangers := sorted(p.name for p in workdir.iterdir() if not p.name.startswith(".") and p.name not in ours):
+        raise ValueError(f"{workdir} holds no fmd run but has {strangers[0]!r} in it; choose another --workdir")
+
+
 def claim(workdir: Path, info: RunInfo) -> None:
     """Makes `workdir` this run's, or checks that it already is. Before the first checkpoint any config may follow.
 
-    Raises ValueError when the folder holds something else, or a run with another config; names the differences.
+    Raises ValueError when the folder holds a run with another config; names the differences.
     """
-    if not (workdir / run_info.FILE).exists():
-        ours = {origin.FIRST} if info.config.first is not None else set()
-        if strangers := sorted(p.name for p in workdir.iterdir() if not p.name.startswith(".") and p.name not in ours):
-            raise ValueError(f"{workdir} holds no fmd run but has {strangers[0]!r} in it; choose another --workdir")
-    elif any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*")):
+    if any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*")):
         before, now = read_run_info(workdir).to_json(), info.to_json()
         same_data = before.get("data_digest") == now["data_digest"]  # wherever they lie, and however they are read
         free = {*FREE_TO_CHANGE, *(["data.source", "data.params"] if same_data else [])}

@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import threading
+import tracemalloc
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
@@ -105,6 +106,29 @@ def test_batches_are_read_ahead_by_other_threads():
     assert ahead.wait(10)  # step 1 was read although only step 0 was asked for
     stream.close()
     assert threading.current_thread().name not in names
+
+
+class Large:
+    """Images of 3 kB, made when they are asked for; 12 MB of them."""
+
+    def __len__(self):
+        return 4000
+
+    def __getitem__(self, index):
+        return np.full((32, 32, 3), index % 256, np.uint8), index % 5
+
+
+def test_memory_stays_flat_over_two_epochs():
+    stream = ImageStream(Large(), batch_size=40, seed=0, threads=2)
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            next(stream)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        stream.close()
+    assert peak < 2e6  # 16 of 100 batches
 
 
 def test_images_of_any_size_are_fitted():

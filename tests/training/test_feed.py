@@ -18,6 +18,13 @@ def test_a_streamed_set_cannot_be_resident():
         feeds.resident_split(toys.config(data={"resident": True}), streamed)
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_workers_of_a_set_in_memory_are_said_to_do_nothing(resident, caplog):
+    config = toys.config(train=STEPS, data={"workers": 2, "resident": resident}, **EVERY)
+    next(feeds.feed(config, toys.dataset(), 0))
+    assert "data.workers=2 has no effect" in caplog.text
+
+
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("start", [0, 4])
 def test_streamed_batches_are_those_of_the_resident_set(on_disk, start):

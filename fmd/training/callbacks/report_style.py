@@ -29,7 +29,7 @@ figure { margin: 0; }
 .tiles b { display: block; color: var(--ink); font-size: 1.45rem; font-weight: 600; line-height: 1.25; }
 .grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); gap: .75rem; }
 .grids figure { padding: .5rem; }
-.grids img { display: block; width: 100%; border-radius: 4px; background: #fff; }
+.grids img { display: block; width: 100%; max-height: 90vh; object-fit: contain; border-radius: 4px; background: #fff; }
 .grids figcaption { padding-top: .4rem; text-align: center; color: var(--muted); font-size: .85rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: .75rem; }
 .chart { padding: .7rem .8rem .5rem; }
