@@ -102,13 +102,13 @@ class Race:
                 np.savez_compressed(path, images=images, labels=labels)
 
 
-def judge(race: Race, name: str, seed: int, dataset: data.ImageDataset) -> list[dict[str, float]]:
-    """Step, seconds, FID and accuracy of each checkpoint of a training that has ended; none of one that failed."""
+def judge(race: Race, name: str, seed: int, dataset: data.ImageDataset, first: int = 0) -> list[dict[str, float]]:
+    """Step, seconds, FID and accuracy of each checkpoint from `first` on; none of a training that failed."""
     folder, found = race.folder(name, seed), []
     if not (folder / "times.json").exists():
         return found
     times = json.loads((folder / "times.json").read_text())["checkpoints"]
-    files = {int(step): folder / f"samples_{step}.npz" for step in times}
+    files = {int(step): folder / f"samples_{step}.npz" for step in times if int(step) >= first}
     if missing := sorted(step for step, path in files.items() if not path.exists()):
         race.draw(name, seed, missing)
     for step, path in sorted(files.items()):
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="+", choices=["fmd", *VARIANTS], default=["fmd", "eager"])
     parser.add_argument("--torch_python", default=sys.executable, help="interpreter of another environment, with torch")
     parser.add_argument("--every", type=int, default=300, help="steps from checkpoint to checkpoint")
+    parser.add_argument("--judge_from", type=int, default=0, help="step of the first checkpoint to judge")
     parser.add_argument("--turn", type=float, default=20, help="seconds")
     parser.add_argument("--n_samples", type=int, default=2000, help="digits to judge a checkpoint by")
     parser.add_argument("--overrides", type=json.loads, default={}, help='keys of the config: {"a.b": value}')
@@ -210,7 +211,10 @@ def main() -> None:
     for seed in args.seeds:
         missing = [name for name in args.contestants if not (race.folder(name, seed) / "times.json").exists()]
         take_turns([race.runner(name, seed) for name in missing], args.turn)
-    results = {name: {seed: judge(race, name, seed, dataset) for seed in args.seeds} for name in args.contestants}
+    results = {
+        name: {seed: judge(race, name, seed, dataset, args.judge_from) for seed in args.seeds}
+        for name in args.contestants
+    }
     print(show(results, torchcfm()))
     numbers = {"samples": args.n_samples, "overrides": args.overrides, "results": results, "torchcfm": torchcfm()}
     save(args.json, numbers, facts)

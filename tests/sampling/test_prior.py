@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -153,7 +154,8 @@ def test_the_weight_makes_another_prior(sampler, images):
         (lambda s, x: s.interpolate(x, x[:2]), "5 images to begin with and 2 to end with"),
     ],
 )  # fmt: skip
-def test_one_line_for_what_is_wrong(sampler, images, ask, message):
+def test_one_line_for_what_is_wrong(sampler, images, ask, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
     with pytest.raises(ValueError, match=message) as raised:
         ask(sampler, images)
     assert "\n" not in str(raised.value)

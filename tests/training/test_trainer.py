@@ -155,7 +155,7 @@ def info(**overrides):
 def test_a_folder_of_something_else_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match=r"holds no fmd run but has 'thesis\.tex' in it"):
-        trainer.train(toys.config(), tmp_path, toys.dataset())
+        trainer.train(toys.config(), tmp_path, toys.dataset(), [])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]  # no lock either
 
 
