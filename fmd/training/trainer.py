@@ -59,7 +59,7 @@ def train(config: Config, workdir: Path, dataset: ImageDataset, callbacks: Seque
     """
     workdir = expand(workdir).absolute()
     refuse_patterns(workdir)
-    refuse_strangers(workdir, config)
+    processes.on_main(lambda: refuse_strangers(workdir, config))
     with ExitStack() as held:
         processes.on_main(lambda: held.enter_context(folder_lock(workdir)))
         held.enter_context(processes.clear_message_when_another_process_ends())
