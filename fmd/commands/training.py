@@ -9,6 +9,7 @@ from fmd import cli, processes
 from fmd import config as configs
 from fmd.arguments import Overrides, load_data, resolve_for_this_machine
 from fmd.config import Config
+from fmd.data import ImageDataset
 from fmd.evaluation.quality import make_quality
 from fmd.evaluation.validation import make_validation
 from fmd.files import expand
@@ -17,6 +18,7 @@ from fmd.training import callbacks, origin, trainer
 from fmd.training.callbacks.progress import Progress
 from fmd.training.callbacks.report import HtmlReport
 from fmd.training.lines import Line
+from fmd.training.recipe import make_info
 from fmd.training.run import Run
 from fmd.types import Params
 
@@ -42,17 +44,26 @@ def workdir_of(parsed: flags.FlagValues) -> Path:
     return expand(parsed.workdir or Path("runs") / Path(parsed.config).stem)
 
 
-def train_config(config: Config, workdir: Path, extra: Sequence[callbacks.Callback] = ()) -> Run:
+def train_config(
+    config: Config,
+    workdir: Path,
+    extra: Sequence[callbacks.Callback] = (),
+    dataset: ImageDataset | None = None,
+) -> Run:
     """Trains a resolved config with the usual callbacks; `extra` ones come before the checkpoint.
 
-    A run that comes first, `config.first`, is trained first.
+    `dataset` is that of the config, read where it is not given. A run that comes first, `config.first`, is trained
+    first, after all of them are checked.
     """
+    import_modules(config.imports)
+    dataset = load_data(config) if dataset is None else dataset
     if config.first is not None:
-        before = train_config(origin.first_config(config), expand(workdir) / origin.FIRST, extra)
+        trainer.plan(make_info(config, dataset), dataset)
+        first = origin.first_config(config)
+        same = dataset if first.data == config.data else None
+        before = train_config(first, expand(workdir) / origin.FIRST, extra, same)
         if not before.finished:
             return before
-    import_modules(config.imports)
-    dataset = load_data(config)
 
     def validation(run: Run) -> Callable[[Params], Line]:
         return make_validation(run.model, run.info, dataset.test, run.layout, examples=config.log.eval_examples)

@@ -23,10 +23,13 @@ from fmd.checkpoints.fitting import fit
 from fmd.checkpoints.store import Store
 from fmd.config import Config
 from fmd.data import ImageDataset
+from fmd.devices import Layout
 from fmd.files import expand, folder_lock, refuse_patterns, write_json
+from fmd.models.contract import Model
 from fmd.models.parameter_table import parameter_table
 from fmd.randomness import check_switches, stream
 from fmd.run_info import RunInfo, read_run_info
+from fmd.sampling import checks
 from fmd.sampling.sampler import make_model
 from fmd.training import feed as feeds
 from fmd.training import origin
@@ -35,7 +38,7 @@ from fmd.training.callbacks import Callback, saved_grids
 from fmd.training.cost import cost_of
 from fmd.training.run import Run
 from fmd.training.state import TrainState, as_edition_1, create_state, from_edition_1
-from fmd.training.step import train_steps
+from fmd.training.step import Recipe, train_steps
 from fmd.types import Params
 
 # Keys and blocks of the config that a resumed run may change: they do not affect its result. `on_nonfinite` is among
@@ -108,17 +111,11 @@ def resident_arrays(run: Run) -> dict[str, PyTree]:
 def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     """The parts of a run, with its newest checkpoint restored if there is one."""
     check_switches()
-    layout = devices.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
-    layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
-    shape = dataset.image_shape
-    tells = recipes.make_telling(config, dataset)
-    told = tells.spec
-    model = make_model(config, dataset.num_classes, told)
     info = recipes.make_info(config, dataset)
     teacher = origin.teacher_of(config, workdir, info)
     info = info if teacher is None else info.replace(teacher=teacher.digest())
-    recipe = recipes.make_recipe(config, model, shape, tells, layout, teacher)
-    tuning = recipe.tuning
+    model, recipe, layout = plan(info, dataset, teacher)
+    shape, told, tuning = dataset.image_shape, info.conditions, recipe.tuning
     processes.on_main(lambda: claim(workdir, info))
 
     def init_params() -> Params:
@@ -175,6 +172,21 @@ def start(config: Config, workdir: Path, dataset: ImageDataset) -> Run:
     )
     processes.on_main(lambda: remove_later_grids(workdir, run.step))
     return run
+
+
+def plan(info: RunInfo, dataset: ImageDataset, teacher: origin.Teacher | None = None) -> tuple[Model, Recipe, Layout]:
+    """The model of a run, its recipe, and its devices.
+
+    Raises ValueError for parts that do not fit, and for settings that the run could not be sampled with.
+    """
+    config = info.config
+    layout = devices.make_layout(config.parallel.mode, fsdp=config.parallel.fsdp)
+    layout.check_batch(config.train.batch_size // config.train.grad_accumulation, "batch size per part")
+    tells = recipes.make_telling(config, dataset)
+    model = make_model(config, dataset.num_classes, tells.spec)
+    recipe = recipes.make_recipe(config, model, dataset.image_shape, tells, layout, teacher)
+    checks.check(recipe.method, info, config.sample)
+    return model, recipe, layout
 
 
 def refuse_strangers(workdir: Path, config: Config) -> None:

@@ -97,6 +97,17 @@ def test_a_first_run_is_trained_first_and_both_go_on_from_where_they_were(tmp_pa
     assert equal(again.state, run.state)
 
 
+def test_a_wrong_last_run_is_refused_before_the_first_one(tmp_path):
+    for wrong, refused in [
+        ({"sample": {"solver": "jmup"}}, "unknown solver 'jmup'"),
+        ({"train": {"num_steps": 2, "batch_size": 12}, "parallel": {"mode": "mesh"}}, "cannot be split over 8 devices"),
+    ]:
+        first = FIRST | {"train": {"num_steps": 4, "batch_size": 16}}
+        with pytest.raises(ValueError, match=refused):
+            commands.train_config(toys.config(**SMALL | JUMPS | {"first": first} | wrong), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
 CRITIC = {"name": "distribution_matching", "critic_rate": 3.0}
 
 

@@ -159,6 +159,20 @@ def test_a_folder_of_something_else_is_not_taken(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]  # no lock either
 
 
+@pytest.mark.parametrize(
+    ("sample", "refused"),
+    [
+        ({"guidance": {"name": "cgf"}}, "unknown guidance 'cgf'; did you mean 'cfg'"),
+        ({"solver": "huen"}, "unknown solver 'huen'"),
+        ({"solver": "jump", "steps": 1}, "jump"),
+    ],
+)
+def test_settings_that_cannot_be_sampled_with_are_refused_before_a_run_begins(tmp_path, sample, refused):
+    with pytest.raises(ValueError, match=refused):
+        train(tmp_path / "run", sample=sample)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_what_may_change_between_two_parts_of_a_run_and_what_may_not(tmp_path):
     trainer.claim(tmp_path, info(seed=5))
     trainer.claim(tmp_path, info())  # nothing has come of it yet
