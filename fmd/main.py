@@ -44,7 +44,7 @@ flags.DEFINE_bool("overwrite", False, "Replace --outfile if it exists.")
 flags.DEFINE_string("samples", None, "An .npz of images and labels to judge in place of a checkpoint's (eval).")
 flags.DEFINE_string("source", None, "Data source: of the real images for --samples (eval), of what is prepared.")
 flags.DEFINE_string("reference", "test", "Real images to compare with: test, train, or test,train (eval).")
-flags.DEFINE_string("features", "auto", "What they are compared by: auto, domain, pixels, inception, or yours (eval).")
+flags.DEFINE_string("features", "auto", "Compared by: auto, domain, pixels, blocks, inception, or yours (eval).")
 flags.DEFINE_integer("bits_per_dim", 0, "Test images whose likelihood is computed: slow (eval).", lower_bound=0)
 flags.DEFINE_integer("bits_draws", 1, "Dequantisations of each of them: a tighter bound, much slower.", lower_bound=1)
 flags.DEFINE_enum(

@@ -39,7 +39,7 @@ def seeds(stem: str, *numbers: int) -> dict[int, str]:
 
 TWO, ONE, BUSY = "2 cores", "1 core, busy", "2 cores, busy"
 ROWS = (
-    Row("digits"),
+    Row("digits", {0: "digits_cpu"}, machine=BUSY, what="by its pixels"),
     Row("mnist_baseline", seeds("mnist_baseline_cpu", 42, 43, 44), "8 to 10", machine=ONE),
     Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", "1.5 GB", TWO),
     Row("mnist_one_step", {123: "mnist"}, "29", "2.1 GB", TWO, "ships"),
@@ -56,7 +56,7 @@ ROWS = (
     Row("fine_tune", {123: "fine_tune_cpu"}, "6", "1.5 GB", BUSY),
     Row("fine_tune", {123: "fine_tune_lora_cpu"}, memory="1.5 GB", machine=ONE, what="low-rank"),
     Row("folder"),
-    Row("folder_pairs"),
+    Row("folder_pairs", {0: "folder_pairs_cpu"}, "12", machine=BUSY, what="colours; by 8x8 blocks"),
     *(Row(name, what="for accelerators") for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
     *(Row(name, what="for accelerators") for name in ("imagenet64", "imagenet256")),
 )

@@ -1,5 +1,6 @@
 """Features by name, and the same numbers however they are computed."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -64,6 +65,23 @@ def test_a_classifier_judges_only_the_images_that_it_knows(name):
 
 def test_automatic_features_are_recorded_by_their_own_name(dataset):
     assert features.get("auto", dataset).name == features.get("pixels", dataset).name == "pixels-1"
+
+
+def test_blocks_are_means_of_equal_parts():
+    def found(images):
+        split = Split(images, np.zeros(len(images), np.int32))
+        extractor = features.get("blocks", ImageDataset("made", split, split, 1, "made up by the tests"))
+        return np.asarray(extractor.apply({}, jnp.asarray(images))[0])
+
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (3, 16, 32, 2), np.uint8)
+    means = (images / 127.5 - 1).reshape(3, 8, 2, 8, 4, 2).mean((2, 4))
+    np.testing.assert_allclose(found(images), means.reshape(3, -1), atol=1e-6)
+    small = random.integers(0, 256, (3, 8, 5, 1), np.uint8)  # all of its pixels
+    np.testing.assert_allclose(found(small), (small / 127.5 - 1).reshape(3, -1), atol=1e-6)
+    thirds = np.array([0, 90, 255], np.uint8).repeat(4)[None, :, None, None].repeat(9, 2)  # 12 rows in parts of 1.5
+    rows = np.array([0, 0, 30, 90, 90, 200, 255, 255]) / 127.5 - 1
+    np.testing.assert_allclose(found(thirds).reshape(8, 8)[:, 3], rows, atol=1e-6)
 
 
 def test_bad_names(dataset):

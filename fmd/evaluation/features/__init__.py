@@ -3,6 +3,7 @@
     domain      the classifier that comes with fmd for this data set: mnist     .domain
     inception   the InceptionV3 of the original FID, for larger images; its weights are a download   .inception_weights
     pixels      the pixels themselves, for images of a few hundred numbers
+    blocks      means of 8x8 parts of an image: what lies where, and no detail; for those without Inception's weights
     auto        domain where there is one, pixels up to 256 numbers an image, else inception
 
 Your own is a function from the data set to an `Extractor`, registered by name:
@@ -17,6 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
@@ -84,6 +86,26 @@ def name_for(dataset: ImageDataset) -> str:
 def pixels(dataset: ImageDataset) -> Extractor:
     """The pixels in [-1, 1]."""
     return Extractor("pixels-1", {}, lambda _, images: (to_unit(images).reshape(len(images), -1), None))
+
+
+@register_features("blocks")
+def blocks(dataset: ImageDataset) -> Extractor:
+    """The means of at most 8x8 equal parts of the pixels in [-1, 1]."""
+    rows, columns = (_means(size) for size in dataset.image_shape[:2])
+
+    def apply(_: Params, images: Pixels) -> Seen:
+        means = jnp.einsum("rh,bhwc,kw->brkc", rows, to_unit(images), columns)
+        return means.reshape(len(images), -1), None
+
+    return Extractor("blocks-1", {}, apply)
+
+
+def _means(size: int, most: int = 8) -> Float32[np.ndarray, "parts size"]:
+    """The matrix that averages `size` numbers over equal parts; a number on a border counts in both by its shares."""
+    parts = min(size, most)
+    borders, left = np.linspace(0, size, parts + 1)[:, None], np.arange(size)
+    shares = np.minimum(borders[1:], left + 1) - np.maximum(borders[:-1], left)
+    return (np.maximum(shares, 0) * parts / size).astype(np.float32)
 
 
 def compute(extractor: Extractor, batches: Iterator[UInt8[np.ndarray, "B H W C"]], layout: Layout) -> Iterator[Found]:

@@ -110,6 +110,6 @@ def find_weights(checksum: str = CHECKSUM) -> Path:
     except (OSError, ValueError) as error:
         raise RuntimeError(
             f"the Inception weights could not be fetched ({error}); put the file into {path.parent}: "
-            f"it is published at {URL}, its sha256 begins with {checksum}"
+            f"it is published at {URL}, its sha256 begins with {checksum}; or compare without them, --features=blocks"
         ) from error
     return path
