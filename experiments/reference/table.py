@@ -55,7 +55,7 @@ ROWS = (
     Row("fashion_mnist_inpaint", {123: "fashion_mnist_inpaint_cpu"}, memory="1.5 GB", machine=ONE),
     Row("fine_tune", {123: "fine_tune_cpu"}, "6", "1.5 GB", BUSY),
     Row("fine_tune", {123: "fine_tune_lora_cpu"}, memory="1.5 GB", machine=ONE, what="low-rank"),
-    Row("folder"),
+    Row("folder", {0: "folder_cpu"}, machine=BUSY, what="CIFAR-10; by 8x8 blocks"),
     Row("folder_pairs", {0: "folder_pairs_cpu"}, machine=BUSY, what="colours; by 8x8 blocks"),
     *(Row(name, what="for accelerators") for name in ("cifar10", "cifar10_one_step", "cifar10_transformer")),
     *(Row(name, what="for accelerators") for name in ("imagenet64", "imagenet256")),
