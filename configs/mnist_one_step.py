@@ -60,7 +60,7 @@ def get_config(source: str = "mnist", weight: float = 1.3, last: float = 1.45) -
         "train": {"num_steps": 250, "batch_size": 64},
         "optimizer": {"name": "muon", "learning_rate": 3e-4},
         "ema": {"decays": (0.995,)},
-        "first": _run(1500, 6e-3, 0.995) | {"first": _run(2000, 6e-3, 0.995)},
+        "first": _run(1500, 6e-3, 0.995) | {"first": _run(6000, 6e-3, 0.995)},
     }  # fmt: skip
     return config
 
