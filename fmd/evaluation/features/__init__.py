@@ -105,7 +105,7 @@ def _means(size: int, most: int = 8) -> Float32[np.ndarray, "parts size"]:
     parts = min(size, most)
     borders, left = np.linspace(0, size, parts + 1)[:, None], np.arange(size)
     shares = np.minimum(borders[1:], left + 1) - np.maximum(borders[:-1], left)
-    return (np.maximum(shares, 0) * parts / size).astype(np.float32)
+    return np.asarray(np.maximum(shares, 0) * parts / size, np.float32)
 
 
 def compute(extractor: Extractor, batches: Iterator[UInt8[np.ndarray, "B H W C"]], layout: Layout) -> Iterator[Found]:
