@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float
 
 from fmd.math import restoration
@@ -75,6 +76,8 @@ def restore(
             f"{', '.join(map(str, made))}] of this model's images {list(sampler.image_shape)}"
         )
     restoration.check(restorer, method, noise_std, steps)
+    if method == "tweedie" and getattr(sampler.method, "clip_data", False):
+        logging.warning("tweedie restores badly by a model trained with clip_data; take flower")
     if draws is not None and draws < 1:
         raise ValueError(f"draws={draws} must be at least 1")
     measured = np.asarray(to_unit(jnp.asarray(array))) if array.dtype == np.uint8 else array.astype(np.float32)

@@ -15,7 +15,7 @@ from fmd.models.registry import build_model
 from fmd.sampling import judging, prior, restoring
 from fmd.sampling.restoring import STRIDE
 from fmd.sampling.sampler import Sampler
-from tests.helpers import toys
+from tests.helpers import half_trained, toys
 
 KEY = jax.random.key(3)
 SEEN = operators.get("mask", hidden="lower_half")
@@ -58,6 +58,17 @@ def test_a_restoration_asks_for_attention_with_forward_derivatives(info, images,
     monkeypatch.setattr(restoring, "ask", lambda *given, model, **more: asked.append(model) or images)
     Sampler.from_info(info, model=model).restore(SEEN(to_unit(jnp.asarray(images))), SEEN, KEY, LABELS)
     assert asked == [other]
+
+
+def test_tweedie_is_warned_of_where_training_clipped(info, images, monkeypatch, caplog):
+    """Its digits were restored with 9 dB in place of 26."""
+    monkeypatch.setattr(restoring, "ask", lambda *given, **more: images)
+    method, y = {"name": "flow_matching", "clip_data": True}, SEEN(to_unit(jnp.asarray(images)))
+    for each, way, warned in ((info, "tweedie", False), (half_trained.make_info(method=method), "flower", False),
+                              (half_trained.make_info(method=method), "tweedie", True)):  # fmt: skip
+        caplog.clear()
+        Sampler.from_info(each).restore(y, SEEN, KEY, LABELS, method=way)
+        assert ("take flower" in caplog.text) == warned
 
 
 def test_draws_differ_and_depend_on_nothing_but_their_number(sampler, field, images, restored):
