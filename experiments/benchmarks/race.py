@@ -11,8 +11,9 @@ time of a checkpoint is that from the command until it is on disk, own turns onl
 empty caches are part of it, and for fmd's last one a grid of ten samples and a validation.
 
 Afterwards --n_samples digits are drawn from the average in each checkpoint by 5 guided midpoint steps, 0 to 9 in turn,
-and judged as by `--mode=eval --samples=FILE --source=mnist`. The time to a quality is that of the first checkpoint with
-this FID and accuracy or better ones, so it is known to --every steps.
+and judged as by `--mode=eval --samples=FILE --source=mnist`. All start from the same noise of a seed, since another
+moves the accuracy by .2 %. The time to a quality is that of the first checkpoint with this FID and accuracy or better
+ones, so it is known to --every steps.
 
 What is in --out is not done again, so a race can be run in parts; a training that failed or was cut off begins anew.
 The others go on without one that fails.
@@ -81,6 +82,15 @@ class Race:
         order = {"task": "train", "rates": self.rates, "data": str(self.out / "train.npz"), "out": str(kept)}
         return Runner(self.torch(name, seed, folder, order | {"every": self.every}), folder)
 
+    def noise(self, seed: int) -> Path:
+        """The file of the noise [n_samples, H, W, C] that digits of all contestants are drawn from."""
+        path = self.out / f"seed{seed}" / "noise.npy"
+        if not path.exists():
+            shape = (self.n_samples, *self.settings["shape"])
+            with atomic_path(path) as unfinished:
+                np.save(unfinished, np.random.default_rng(seed).standard_normal(shape, np.float32))
+        return path
+
     def torch(self, name: str, seed: int, folder: Path, order: Mapping[str, Any]) -> list[str]:
         """The command that carries out an order of torch_race.py."""
         path = folder / f"{order['task']}.json"
@@ -91,13 +101,14 @@ class Race:
         """Writes samples_STEP.npz for these checkpoints."""
         folder = self.folder(name, seed)
         kept = folder / "run" / "checkpoints"
+        noise = self.noise(seed)
         if name != "fmd":
-            order = {"task": "draw", "kept": str(kept), "out": str(folder), "steps": steps, "n_samples": self.n_samples}
+            order = {"task": "draw", "kept": str(kept), "out": str(folder), "steps": steps, "noise": str(noise)}
             subprocess.run(self.torch("eager", seed, folder, order), check=True)  # not timed, so not compiled
             return
         labels = np.arange(self.n_samples, dtype=np.int32) % 10
         for step in steps:
-            images = fmd.load(kept / str(step))(labels, jax.random.key(seed))
+            images = fmd.load(kept / str(step))(labels, noise=np.load(noise))
             with atomic_path(folder / f"samples_{step}.npz") as path:
                 np.savez_compressed(path, images=images, labels=labels)
 

@@ -99,18 +99,16 @@ def train(order: dict[str, Any]) -> None:
 
 
 def draw_all(order: dict[str, Any]) -> None:
-    """Digits 0 to 9 in turn from the weights of each step, from the same noise."""
+    """Digits 0 to 9 in turn from the weights of each step, from the noise [N, H, W, C] of a file."""
     settings, out = order["settings"], Path(order["out"])
     network, predict = build(settings, order["variant"], training=False)
-    height, width, channels = settings["shape"]
-    labels = torch.arange(order["n_samples"], device=DEVICE) % 10
+    noise = torch.from_numpy(np.load(order["noise"])).permute(0, 3, 1, 2).contiguous().to(DEVICE)
+    labels = torch.arange(len(noise), device=DEVICE) % 10
     for step in order["steps"]:
         kept = torch.load(Path(order["kept"]) / str(step), weights_only=True, map_location=DEVICE)
         with torch.no_grad():
             for parameter, average in zip(network.parameters(), kept, strict=True):
                 parameter.copy_(average)
-        torch.manual_seed(order["seed"])
-        noise = torch.randn(len(labels), channels, height, width).to(DEVICE)
         parts = zip(noise.split(DRAWN_AT_ONCE), labels.split(DRAWN_AT_ONCE), strict=True)
         images = torch.cat([draw(predict, settings, x, y) for x, y in parts]).permute(0, 2, 3, 1).numpy()
         unfinished = out / f"unfinished_{step}.npz"

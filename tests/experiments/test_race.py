@@ -112,6 +112,25 @@ def test_trainings_end_with_the_race(tmp_path):
     assert left.process.returncode == -9
 
 
+def test_all_draw_from_the_same_noise(tmp_path, monkeypatch):
+    import race
+
+    orders, taken = race.Race(tmp_path, 1, {}, "python", 20, {"shape": (8, 8, 1)}, ()), []
+
+    def torch_draws(command, check):
+        taken.append(np.load(json.loads(Path(command[-1]).read_text())["noise"]))
+
+    monkeypatch.setattr(race.fmd, "load", lambda path: lambda labels, noise: taken.append(noise) or noise)
+    monkeypatch.setattr(race.subprocess, "run", torch_draws)
+    for seed, name in [(1, "fmd"), (1, "eager"), (2, "fmd")]:
+        orders.folder(name, seed).mkdir(parents=True)
+        orders.draw(name, seed, [5])
+    ours, theirs, other = taken
+    assert ours.shape == (20, 8, 8, 1)
+    np.testing.assert_array_equal(ours, theirs)
+    assert abs(np.corrcoef(ours.ravel(), other.ravel())[0, 1]) < 0.2
+
+
 def test_a_training_that_failed_is_counted_and_not_judged(tmp_path):
     import race
 
