@@ -29,5 +29,4 @@ def get_config() -> ConfigDict:
     config: ConfigDict = recipe["get_config"]("fashion_mnist", weight=2.0, last=1.6)
     config.on_cpu.train.num_steps = 1000
     config.on_cpu.first.train.num_steps = 4000
-    config.on_cpu.first.first.train.num_steps = 2000
     return config
