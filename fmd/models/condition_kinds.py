@@ -58,15 +58,15 @@ class Kind(nn.Module):
 
     def __call__(self, value: Part) -> Float[Array, "B {self.dim}"]:
         """The embedding [B, dim] of a part, in `dtype`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} embeds no part: define __call__, or on_grid and planes")
 
     def example(self, batch: int) -> Shaped[Array, "B ..."]:
         """A value of the shape and dtype that the kind takes."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what it takes: define example")
 
     def planes(self, value: Part, height: int, width: int) -> Float[Array, "B H W d"]:
         """The planes [B, height, width, d] of a part, made without parameters."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is on_grid and has no planes: define them")
 
     def untold(self, value: Part, mask: Rows) -> Part:
         """`value` untold where mask [B] is True."""

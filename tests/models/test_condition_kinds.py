@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fmd.models import conditions
-from fmd.models.condition_kinds import Image, Labels, Mask, Number
+from fmd.models.condition_kinds import Image, Kind, Labels, Mask, Number
 from fmd.models.conditions import Spec, add_embeddings
 from fmd.models.registry import build_model
 from fmd.types import Told
@@ -158,6 +158,15 @@ def test_wrong_values_are_one_line(change, message):
     conditions.check(parts(), SPEC, 0, BATCH)
     with pytest.raises(ValueError, match=message):
         conditions.check({**parts(), **change}, SPEC, 0, BATCH)
+
+
+@pytest.mark.parametrize(("name", "given"), [("example", (1,)), ("__call__", (0,)), ("planes", (0, 8, 8))])
+def test_a_kind_of_ones_own_is_told_what_it_lacks(name, given):
+    class Unfinished(Kind):
+        pass
+
+    with pytest.raises(NotImplementedError, match=f"Unfinished .*{name}"):
+        getattr(Unfinished(dim=4, dtype=jnp.float32), name)(*given)
 
 
 def test_a_range_without_length_is_refused():
