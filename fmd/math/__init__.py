@@ -46,7 +46,7 @@ The files, in the order in which a computation uses them:
     classification classes of an image by the errors or the likelihood of a conditional flow
     anomaly       scores of strangeness, and how good they are
     conjugate_gradients linear systems, each example by itself
-    few_step      training targets for networks that take long steps: MeanFlow, alpha-Flow, shortcut models, reflow
+    few_step      training targets for networks that take long steps: MeanFlow, solved flows, shortcut models, reflow
     broadcasting  times and weights shaped for arrays
 
 Schedules, times, couplings, guidance rules and grids are chosen by `get(name, **parameters)`, and each of these files

@@ -1,4 +1,4 @@
-"""Training targets for networks that take long steps: MeanFlow, alpha-Flow, shortcut models and reflow.
+"""Training targets for networks that take long steps: MeanFlow, alpha-Flow, shortcut models, solved flows, reflow.
 
 The first three learn the average velocity U(x, t, r) between t and r, r >= t, whose step is the flow map itself:
 
@@ -8,6 +8,7 @@ The first three learn the average velocity U(x, t, r) between t and r, r >= t, w
     improved (2512.02012)     the same, with a predicted velocity for the tangent in x: less noise in the target
     alpha-Flow (2510.20771)   U(x, t, r) = a v + (1 - a) U(x + (s - t) v, s, r), s = t + a (r - t): no derivative
     shortcut (2410.12557)     one step of 2d is two of d: U(x, t, t + 2d) = (U(x, t, t + d) + U(x', t + d, t + 2d)) / 2
+    solved (2101.02388)       the integral itself, by solving the flow from t to r: neither derivative nor noise
     reflow (2209.03003)       pairs (x0, ODE(x0)): the linear path between them is straighter, exactly straight at the
                               optimum, where one Euler step is enough
 
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from fmd.math.broadcasting import as_float, compute_dtype, concrete, weighted_sum
-from fmd.math.simulators import solve_ode
+from fmd.math.simulators import Solution, solve_ode
 from fmd.types import Field, Images, Scalars, Times
 
 Average = Callable[[Images, Times, Times], Images]
@@ -60,6 +61,22 @@ def mean_flow(
     length = r - t if share is None else (r - t) * as_float(share, "share")
     target = weighted_sum(x.dtype, (jnp.ones_like(t), v), (length, rate))
     return predicted, jax.lax.stop_gradient(target)
+
+
+def solved(
+    field: Field, x: Images, t: Scalars, r: Scalars, *, args: PyTree = None, solver: str = "midpoint", steps: int = 5
+) -> Images:
+    """The average velocity U(x, t, r) of field(t, x, args), [B, ...]: its flow solved from t to r.
+
+    u(1) of du/ds = v(x + (r - t) u, t + s (r - t)), u(0) = 0: nothing is divided by r - t, and U(x, t, t) is v.
+    `solver` and `steps` are those of `solve_ode`. NaN where it failed, ValueError for an r before t.
+    """
+    t, r = _in_order(t, r)
+
+    def velocity(s: Times, u: Images, args: PyTree) -> Images:
+        return field(t + s * (r - t), weighted_sum(x.dtype, (jnp.ones_like(t), x), (r - t, u)), args)
+
+    return _where_solved(solve_ode(velocity, jnp.zeros_like(x), args=args, solver=solver, steps=steps, end_epsilon=0.0))
 
 
 def alpha_flow(average: Average, v: Images, x: Images, t: Scalars, r: Scalars, alpha: Scalars) -> Images:
@@ -126,6 +143,9 @@ def reflow_pairs(field: Field, x0: Images, **options: PyTree) -> tuple[Images, I
 
     `fmd.methods.reflow` draws them in every step.
     """
-    solution = solve_ode(field, x0, **options)
-    ok = solution.success.reshape(-1, *(1,) * (x0.ndim - 1))
-    return x0, jnp.where(ok, solution.x, jnp.nan)
+    return x0, _where_solved(solve_ode(field, x0, **options))
+
+
+def _where_solved(solution: Solution) -> Images:
+    ok = solution.success.reshape(-1, *(1,) * (solution.x.ndim - 1))
+    return jnp.where(ok, solution.x, jnp.nan)

@@ -6,6 +6,9 @@ The second identity is the target; its derivative along the path is one `jax.jvp
 same network also solves the flow. The tangent is the velocity of the pair, or that of the network itself
 (arXiv 2512.02012), or of its average, which makes the target quieter. A frozen teacher can give tangent and target:
 then the target has no noise at all, and the teacher's guidance is learned with it.
+
+The integral can be solved instead of differentiated (arXiv 2101.02388 from noise to image): a step costs more, and no
+error of the network's derivative is in the target.
 """
 
 import math
@@ -22,11 +25,13 @@ from fmd.math.guidance import Guidance
 from fmd.math.schedules import Schedule
 from fmd.math.times import TimeSampler
 from fmd.methods import flow_matching, register
+from fmd.methods.flow_matching import Velocity
 from fmd.methods.jumps import Jumps
 from fmd.methods.method import Drawn, Loss
 from fmd.registry import Between
-from fmd.types import Condition, Images, Network, Rng
+from fmd.types import Condition, Images, Network, Rng, Times
 
+LAST_GREY = 1 - 1 / 255  # half a grey level from white and black
 Weight = Annotated[float, Between(0, math.inf, open_low=True, open_high=True)]
 
 
@@ -37,7 +42,9 @@ class MeanFlow(Jumps):
 
     `power` and `c` weigh an example's squared error e, a mean over pixels, by 1 / (e + c)^power. `tangent` and `target`
     say whose velocity is v in the derivative and in the target; "teacher" is a frozen model, under the rule `guidance`.
-    The derivative counts fully from step `warmup` on, before in proportion. With `weights`, a range, the network is
+    The derivative counts fully from step `warmup` on, before in proportion. With `steps` above 0 there is none: the
+    flow of `tangent` is solved from t to r by so many midpoint steps. `clip_data` is as in `flow_matching`, for a
+    teacher that was trained so, and holds for the images that jumps end at. With `weights`, a range, the network is
     told a guidance weight of it, one per example, and learns the flow guided by it: by the teacher's, or from pairs by
 
         v + (1 - 1/w) (U(x, t, t | y, w) - U(x, t, t | untold, 1)),
@@ -57,6 +64,8 @@ class MeanFlow(Jumps):
     target: Literal["pair", "teacher"] = "pair"
     guidance: Guidance = guidance.get("cfg")
     warmup: Annotated[int, Between(0)] = 0
+    steps: Annotated[int, Between(0)] = 0
+    clip_data: bool = False
     weights: tuple[Weight, Weight] | None = None
 
     logs = ("squared_error",)
@@ -75,6 +84,13 @@ class MeanFlow(Jumps):
                 "method 'mean_flow': target 'teacher' with tangent 'average' asks for two teachers; take the tangent "
                 "from the teacher, the network or the pair"
             )
+        if self.steps and self.tangent == "pair":
+            raise ValueError(
+                f"method 'mean_flow': steps = {self.steps} solves the flow of the tangent, and a pair has none; take "
+                f"tangent 'network', 'average' or 'teacher'"
+            )
+        if self.steps and self.warmup:
+            raise ValueError(f"method 'mean_flow': warmup = {self.warmup} has no effect with steps; leave it out")
         for name in ("equal", "ends", "label_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"method 'mean_flow': {name} = {getattr(self, name)}; it must be a share in [0, 1]")
@@ -90,7 +106,7 @@ class MeanFlow(Jumps):
     @property
     def validated(self) -> "MeanFlow":
         """The method without a frozen teacher, whose loss compares runs with and without one."""
-        return replace(self, tangent="pair", target="pair") if self.frozen_teacher else self
+        return replace(self, tangent="pair", target="pair", steps=0) if self.frozen_teacher else self
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
         """A pair and two times t <= r for each image."""
@@ -114,27 +130,59 @@ class MeanFlow(Jumps):
         y = network.drop(drawn.y, drawn.untold)
         x_t, pair = (f(self.schedule, drawn.x0, drawn.x1, drawn.t) for f in (paths.interpolate, paths.velocity))
         weight = {} if drawn.weight is None else {"w": drawn.weight}
-        velocities = {"pair": lambda: pair, "network": lambda: network(x_t, drawn.t, y, drawn.t, **weight)}
+        at: dict[str, Velocity] = {"network": lambda x, t, y: network(x, t, y, t, **weight)}
         if teacher is not None:
             rule = self.guidance if drawn.weight is None else guidance.get("cfg", weight=drawn.weight)
             guided = fields.guided_field(teacher, teacher.drop, rule)
-            velocities["average"] = lambda: teacher(x_t, drawn.t, y, drawn.t, **weight)
-            velocities["teacher"] = lambda: guided(drawn.t, x_t, y)
-        asked = {name: jax.lax.stop_gradient(velocities[name]()) for name in dict.fromkeys((self.tangent, self.target))}
+            at["average"] = lambda x, t, y: teacher(x, t, y, t, **weight)
+            at["teacher"] = lambda x, t, y: guided(t, x, y)
+        if self.clip_data:
+            at = {name: flow_matching.clipped(velocity, self.schedule) for name, velocity in at.items()}
+        at["pair"] = lambda x, t, y: pair
+        asked = {
+            name: jax.lax.stop_gradient(at[name](x_t, drawn.t, y))
+            for name in dict.fromkeys((self.tangent, self.target))
+        }
         if drawn.weight is not None and self.target == "pair":
             null = jax.lax.stop_gradient(network(x_t, drawn.t, network.drop(drawn.y), drawn.t))
-            strength = jnp.where(drawn.untold, 0.0, 1 - 1 / drawn.weight).reshape(-1, *(1,) * (pair.ndim - 1))
-            asked["pair"] = pair + strength * (asked[self.tangent] - null)
-        predicted, target = few_step.mean_flow(
-            lambda x, t, r: network(x, t, y, r, **weight),
-            asked[self.target],
-            x_t,
-            drawn.t,
-            drawn.r,
-            tangent=asked[self.tangent],
-            share=drawn.derivative,
-        )
-        return weighed(predicted - target, drawn.t, self.power, self.c)
+            strength = jnp.where(drawn.untold, 0.0, 1 - 1 / drawn.weight)
+            asked["pair"] = pair + rows(strength, pair) * (asked[self.tangent] - null)
+        if self.steps == 0 and self.equal < 1:
+            predicted, target = few_step.mean_flow(
+                lambda x, t, r: network(x, t, y, r, **weight),
+                asked[self.target],
+                x_t,
+                drawn.t,
+                drawn.r,
+                tangent=asked[self.tangent],
+                share=drawn.derivative,
+            )
+        else:
+            predicted, target = network(x_t, drawn.t, y, drawn.r, **weight), asked[self.target]
+            if self.equal < 1:
+                field = flow_matching.as_field(at[self.tangent])
+                solved = few_step.solved(field, x_t, drawn.t, drawn.r, args=y, steps=self.steps)
+                target = jnp.where(rows(drawn.r > drawn.t, x_t), jax.lax.stop_gradient(solved), target)
+        error = predicted - target
+        if self.clip_data:
+            found, wanted = (self._end(x_t, u, drawn.t, drawn.r) for u in (predicted, target))
+            wanted = jnp.where(jnp.abs(wanted) > LAST_GREY, jnp.sign(wanted), wanted)  # black up to rounding
+            error = flow_matching.without_overshoot(error, found, wanted)
+        return weighed(error, drawn.t, self.power, self.c)
+
+    def _end(self, x: Images, u: Images, t: Times, r: Times) -> Images:
+        """The image that x leads to by u = U(x, t, r): by a jump to r = 1, or as the mean of the data at r = t.
+
+        0 for other r, where the image is not known.
+        """
+        data = paths.convert(self.schedule, x, t, u, source="velocity", target="data")
+        jumped = few_step.jump(lambda x, t, r: u, x, t, r)
+        return jnp.where(rows(r == t, x), data, jnp.where(rows(r == 1, x), jumped, 0.0))
+
+
+def rows(marks: Array, x: Images) -> Array:
+    """One value per example, [B], shaped to broadcast against x [B, ...]."""
+    return marks.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def weighed(error: Images, t: Float[Array, " B"], power: float, c: float) -> Loss:

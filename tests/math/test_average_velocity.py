@@ -57,6 +57,20 @@ def test_mean_flow_and_its_improved_form_have_the_true_average_as_target(average
 
 
 @both
+def test_a_solved_flow_has_the_true_average_and_the_velocity_at_equal_times(average, x):
+    x, t, r = jnp.asarray(x), jnp.asarray(T), jnp.asarray(R)
+
+    def field(t, x, shift):
+        return marginal_velocity(average, x - shift, t)
+
+    found = few_step.solved(field, x + 2.0, t, r, args=jnp.full((5, 1), 2.0), solver="rk4", steps=200)
+    np.testing.assert_allclose(found, average(x, t, r), rtol=1e-6)
+    np.testing.assert_allclose(few_step.solved(field, x, t, t, args=0.0, steps=3), field(t, x, 0.0), rtol=1e-12)
+    with pytest.raises(ValueError, match="must not lie before"):
+        few_step.solved(field, x, r, t, args=0.0)
+
+
+@both
 def test_shortcut_and_jump_are_a_semigroup(average, x):
     x, t, r = jnp.asarray(x), jnp.asarray(T), jnp.asarray(R)
     middle = (t + r) / 2

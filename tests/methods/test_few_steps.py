@@ -11,6 +11,7 @@ import pytest
 
 from fmd import methods
 from fmd.config import Settings
+from fmd.math import few_step
 from fmd.methods import Drawn
 from fmd.randomness import key, step_rng
 from tests.helpers.networks import Answering
@@ -57,6 +58,60 @@ def test_a_teacher_gives_targets_without_noise(t, r):
     loss = method.loss(Answering(exact), drawn(t, r, 1000), Answering(lambda x, t, y, r: exact(x, t, y, None)))
     np.testing.assert_allclose(loss.value, 0.0, atol=1e-9)
     assert (method.validated.tangent, method.validated.target) == ("pair", "pair")
+
+
+@pytest.mark.parametrize(("t", "r"), [(0.2, 0.9), (0.0, 1.0), (0.6, 0.6)])
+@pytest.mark.parametrize("tangent", ["teacher", "network"])
+def test_a_solved_flow_gives_targets_without_noise_or_derivative(t, r, tangent):
+    """A network wrong by .1 where r > t has that error squared; at r = t the teacher's is right, not its own."""
+    method = methods.get("mean_flow", tangent=tangent, target="teacher", power=0.0, steps=64)
+    flow = Answering(lambda x, t, y, r: exact(x, t, y, None))
+    off = Answering(lambda x, t, y, r: exact(x, t, y, r) + 0.1 * (r > t).reshape(-1, 1, 1, 1))
+    np.testing.assert_allclose(method.loss(Answering(exact), drawn(t, r, 1000), flow).value, 0.0, atol=1e-6)
+    np.testing.assert_allclose(method.loss(off, drawn(t, r, 1000), flow).value, 0.01 * (r > t), rtol=0.02, atol=1e-6)
+    if r == t:
+        wrong = Answering(lambda x, t, y, r: exact(x, t, y, r) + 0.1)
+        np.testing.assert_allclose(method.loss(wrong, drawn(t, r, 1000), flow).value, 0.01, rtol=1e-3)
+    assert method.validated.steps == 0
+
+
+def test_the_solved_flow_of_a_network_carries_no_gradient():
+    """The target moves with the network; the gradient is that of the jump alone, 2 (U - target)."""
+    method = methods.get("mean_flow", tangent="network", target="teacher", power=0.0, steps=8)
+
+    def loss(shift):
+        network = Answering(lambda x, t, y, r: exact(x, t, y, r) + shift)
+        return method.loss(network, drawn(0.0, 1.0, 500), Answering(exact)).value.mean()
+
+    pairs = drawn(0.0, 1.0, 500)
+    target = few_step.solved(lambda t, x, y: exact(x, t, y, None) + 0.3, pairs.x0, pairs.t, pairs.r, steps=8)
+    expected = 2 * jnp.mean(exact(pairs.x0, pairs.t, pairs.y, pairs.r) + 0.3 - target)
+    assert float(jax.grad(loss)(0.3)) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 8])
+def test_where_all_times_are_equal_nothing_is_differentiated_or_solved(steps):
+    method = methods.get("mean_flow", tangent="teacher", target="teacher", power=0.0, steps=steps, equal=1.0)
+    asked = []
+
+    def answer(x, t, y, r):
+        asked.append(isinstance(x, jax.core.Tracer))  # it is under a derivative or in a loop
+        return exact(x, t, y, r)
+
+    loss = method.loss(Answering(answer), drawn(0.6, 0.6, 10), Answering(lambda *of: answer(*of) + 0.2))
+    np.testing.assert_allclose(loss.value, 0.04, rtol=1e-5)
+    assert asked == [False, False]
+
+
+@pytest.mark.parametrize("r", [0.0, 1.0])
+def test_an_overshoot_costs_nothing_where_the_teacher_is_black(r):
+    """All images are black: the teacher's data are -3, clipped to -1, the network's end at -1.5 or at -0.5."""
+    pairs = drawn(0.0, r, 10)
+    black = Answering(lambda x, t, y, r: (-3.0 - x) / (1 - t.reshape(-1, 1, 1, 1)))
+    method = methods.get("mean_flow", tangent="teacher", target="teacher", power=0.0, steps=5, clip_data=True)
+    for end, expected in ((-1.5, 0.0), (-0.5, 0.25)):
+        network = Answering(lambda x, t, y, r, end=end: end - x)
+        np.testing.assert_allclose(method.loss(network, pairs, black).value, expected, atol=1e-5)
 
 
 CONDITIONAL, UNTOLD, WEIGHT = 0.5, 1.2, 1.7
@@ -242,6 +297,8 @@ def test_shortcut_draws_steps_on_their_grids():
         ("mean_flow", {"weights": (0.0, 1.0)}, "above 0"),
         ("mean_flow", {"weights": (1.0, 2.0)}, "weights need tangent"),
         ("mean_flow", {"warmup": -1}, "warmup = -1; it must be 0 or more"),
+        ("mean_flow", {"steps": 4}, "a pair has none; take tangent 'network'"),
+        ("mean_flow", {"steps": 4, "tangent": "network", "warmup": 9}, "warmup = 9 has no effect with steps"),
         ("mean_flow", {"predicton": "data"}, "has no parameter 'predicton'"),
         ("shortcut", {"finest": 12}, "a power of two"),
         ("shorctut", {}, "did you mean 'shortcut'"),
