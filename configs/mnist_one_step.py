@@ -52,7 +52,7 @@ def get_config(source: str = "mnist", weight: float = 1.3, last: float = 1.45) -
     config.train.num_steps = 5000
     config.optimizer = {"name": "adam", "learning_rate": 2e-5, "b2": 0.99, "final_fraction": 0.3}
     config.ema = {"decays": (0.999,)}
-    config.first = jumps | _run(5000, 3e-4, 0.999) | {"first": flow | _run(20_000, 1e-3, 0.9995)}
+    config.first = jumps | run(5000, 3e-4, 0.999) | {"first": flow | run(20_000, 1e-3, 0.9995)}
 
     config.on_cpu = {
         "model": {"base_channels": 48, "channel_multipliers": (1, 2), "num_res_blocks": 1, "patch_size": 2,
@@ -60,12 +60,12 @@ def get_config(source: str = "mnist", weight: float = 1.3, last: float = 1.45) -
         "train": {"num_steps": 250, "batch_size": 64},
         "optimizer": {"name": "muon", "learning_rate": 3e-4},
         "ema": {"decays": (0.995,)},
-        "first": _run(1500, 6e-3, 0.995) | {"first": _run(6000, 6e-3, 0.995)},
+        "first": run(1500, 6e-3, 0.995) | {"first": run(6000, 6e-3, 0.995)},
     }  # fmt: skip
     return config
 
 
-def _run(steps: int, learning_rate: float, decay: float) -> dict:
+def run(steps: int, learning_rate: float, decay: float) -> dict:
     """The keys that differ between the runs before the last."""
     return {
         "train": {"num_steps": steps},

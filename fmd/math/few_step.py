@@ -73,7 +73,7 @@ def solved(
     """
     t, r = _in_order(t, r)
 
-    def velocity(s: Times, u: Images, args: PyTree) -> Images:
+    def velocity(s: Times, u: Images, args: PyTree) -> PyTree:
         return field(t + s * (r - t), weighted_sum(x.dtype, (jnp.ones_like(t), x), (r - t, u)), args)
 
     return _where_solved(solve_ode(velocity, jnp.zeros_like(x), args=args, solver=solver, steps=steps, end_epsilon=0.0))
