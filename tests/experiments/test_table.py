@@ -20,7 +20,7 @@ def test_the_readme_says_the_same():
     line = re.compile(r"^\| ([^|]*) \| (\d+) \| ([^|]*) \| ([^|]*) % \| ([\d.]+) \|$", re.MULTILINE)
     rows = [table.cells(row) for row in table.ROWS]
     found = line.findall((ROOT / "README.md").read_text())
-    assert len(found) == 3
+    assert len(found) == 4
     for what, *figures in found:
         (name,) = re.findall(r"configs/(\w+)\.py", what)
         shown = f"`{name}`, ships" if "fmd.load" in what else f"`{name}`"
