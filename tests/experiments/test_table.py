@@ -23,6 +23,5 @@ def test_the_readme_says_the_same():
     assert len(found) == 4
     for what, *figures in found:
         (name,) = re.findall(r"configs/(\w+)\.py", what)
-        shown = f"`{name}`, ships" if "fmd.load" in what else f"`{name}`"
-        (row,) = [row for row in rows if row[0] == shown]
+        (row,) = [row for row in rows if row[0] == f"`{name}`"]
         assert figures == [*row[3:6], row[6].split()[0]]
