@@ -12,15 +12,15 @@ WORKDIR. With a trained flow, say RUN of the same model, `time_frequencies` incl
         --config.first.first.first=None
 
 More guidance in the last stage makes digits more legible and their FID worse. `--solver=midpoint --steps=5
---weight=1.3` solves the flow of the same network. On an accelerator the recipe is not measured yet; what it costs and
+--weight=1` solves the flow of the same network. On an accelerator the recipe is not measured yet; what it costs and
 reaches on a CPU is in experiments/reference.
 
 The model `mnist` that ships with fmd is of the recipe before (85b9ec1). That of this one on a CPU, with figures of one
-evaluation and of 20:
+evaluation and of 10:
 
     C=runs/mnist_one_step/checkpoints/250
     F="--mode=eval --checkpoint=$C --classes=balanced"
-    python -m fmd.main $F --n_samples=2000 --solver=midpoint --steps=5 --weight=1.3
+    python -m fmd.main $F --n_samples=2000 --solver=midpoint --steps=5 --weight=1.0
     mv $C/eval.json $C/eval_flow.json
     python -m fmd.main $F && rm -r fmd/shipped/mnist
     python -m fmd.main --mode=export --compact --checkpoint=$C --out=fmd/shipped/mnist
