@@ -1,10 +1,10 @@
-"""Class-conditional CIFAR-10 in one evaluation of the network, for an accelerator: flow, jumps, images.
+"""Class-conditional CIFAR-10 in one evaluation of the network, for an accelerator: flow, MeanFlow, images.
 
     pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/cifar10_one_step.py
 
-Not run yet. The stages are those of configs/mnist_one_step.py, the network is smaller than that of configs/cifar10.py:
-meant for ten minutes on one large accelerator, not for the best figures.
+Not run yet. Its jumps are MeanFlow's, as those of configs/mnist_one_step.py were until 85b9ec1. The network is smaller
+than that of configs/cifar10.py: meant for ten minutes on one large accelerator, not for the best figures.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, Shaped
 
 from fmd.registry import Between
 from fmd.types import Images, Number, Scalars
@@ -48,6 +48,11 @@ def expand_left(t: Scalars, x: Num[Array, "..."]) -> Float[Array, "..."]:
             "it must be a scalar or one value per example, [B]"
         )
     return t.reshape(t.shape + (1,) * (x.ndim - 1))
+
+
+def rows_of(marks: Shaped[Array, " B"], x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
+    """A value of any type per example, [B], shaped to broadcast against x [B, ...]."""
+    return marks.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def times_of_rows(t: Scalars, x: Images) -> Float[Array, " B"]:

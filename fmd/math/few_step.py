@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from fmd.math.broadcasting import as_float, compute_dtype, concrete, weighted_sum
+from fmd.math.broadcasting import as_float, compute_dtype, concrete, rows_of, weighted_sum
 from fmd.math.simulators import Solution, solve_ode
 from fmd.types import Field, Images, Scalars, Times
 
@@ -147,5 +147,4 @@ def reflow_pairs(field: Field, x0: Images, **options: PyTree) -> tuple[Images, I
 
 
 def _where_solved(solution: Solution) -> Images:
-    ok = solution.success.reshape(-1, *(1,) * (solution.x.ndim - 1))
-    return jnp.where(ok, solution.x, jnp.nan)
+    return jnp.where(rows_of(solution.success, solution.x), solution.x, jnp.nan)

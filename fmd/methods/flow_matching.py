@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from fmd.config import Settings
 from fmd.math import couplings, fields, grids, guidance, paths, schedules, simulators, solvers, times
+from fmd.math.broadcasting import rows_of
 from fmd.math.couplings import Coupling
 from fmd.math.guidance import Guidance
 from fmd.math.schedules import Schedule
@@ -303,4 +304,4 @@ def to_show(solution: Solution, schedule: Schedule) -> Float[Array, "T B ..."]:
     assert solution.times is not None
     wide = jnp.maximum(schedule.sigma(solution.times), 1.0)
     states: Array = solution.trajectory
-    return states / wide.reshape(-1, *(1,) * (states.ndim - 1))
+    return states / rows_of(wide, states)

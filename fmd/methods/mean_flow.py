@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmd.math import couplings, few_step, fields, guidance, paths, schedules, times
+from fmd.math.broadcasting import rows_of
 from fmd.math.couplings import Coupling
 from fmd.math.guidance import Guidance
 from fmd.math.schedules import Schedule
@@ -146,7 +147,7 @@ class MeanFlow(Jumps):
         if drawn.weight is not None and self.target == "pair":
             null = jax.lax.stop_gradient(network(x_t, drawn.t, network.drop(drawn.y), drawn.t))
             strength = jnp.where(drawn.untold, 0.0, 1 - 1 / drawn.weight)
-            asked["pair"] = pair + rows(strength, pair) * (asked[self.tangent] - null)
+            asked["pair"] = pair + rows_of(strength, pair) * (asked[self.tangent] - null)
         if self.steps == 0 and self.equal < 1:
             predicted, target = few_step.mean_flow(
                 lambda x, t, r: network(x, t, y, r, **weight),
@@ -162,7 +163,7 @@ class MeanFlow(Jumps):
             if self.equal < 1:
                 field = flow_matching.as_field(at[self.tangent])
                 solved = few_step.solved(field, x_t, drawn.t, drawn.r, args=y, steps=self.steps)
-                target = jnp.where(rows(drawn.r > drawn.t, x_t), jax.lax.stop_gradient(solved), target)
+                target = jnp.where(rows_of(drawn.r > drawn.t, x_t), jax.lax.stop_gradient(solved), target)
         error = predicted - target
         if self.clip_data:
             found, wanted = (self._end(x_t, u, drawn.t, drawn.r) for u in (predicted, target))
@@ -177,12 +178,7 @@ class MeanFlow(Jumps):
         """
         data = paths.convert(self.schedule, x, t, u, source="velocity", target="data")
         jumped = few_step.jump(lambda x, t, r: u, x, t, r)
-        return jnp.where(rows(r == t, x), data, jnp.where(rows(r == 1, x), jumped, 0.0))
-
-
-def rows(marks: Array, x: Images) -> Array:
-    """One value per example, [B], shaped to broadcast against x [B, ...]."""
-    return marks.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(rows_of(r == t, x), data, jnp.where(rows_of(r == 1, x), jumped, 0.0))
 
 
 def weighed(error: Images, t: Float[Array, " B"], power: float, c: float) -> Loss:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from fmd.math import couplings, few_step, paths, schedules, times
+from fmd.math.broadcasting import rows_of
 from fmd.math.couplings import Coupling
 from fmd.math.schedules import Schedule
 from fmd.math.times import TimeSampler
@@ -59,6 +60,5 @@ class Shortcut(Jumps):
         x_t, v = (f(self.schedule, drawn.x0, drawn.x1, drawn.t) for f in (paths.interpolate, paths.velocity))
         half = (drawn.r - drawn.t) / 2
         two_steps = few_step.shortcut(lambda x, t, r: teacher(x, t, y, r), x_t, drawn.t, half)
-        long = (half > 0).reshape(-1, *(1,) * (x_t.ndim - 1))
-        error = network(x_t, drawn.t, y, drawn.r) - jnp.where(long, two_steps, v)
+        error = network(x_t, drawn.t, y, drawn.r) - jnp.where(rows_of(half > 0, x_t), two_steps, v)
         return Loss(jnp.mean(error**2, axis=tuple(range(1, error.ndim))), drawn.t)
