@@ -1,10 +1,10 @@
-"""Class-conditional CIFAR-10 in one evaluation of the network, for an accelerator: flow, MeanFlow, images.
+"""Class-conditional CIFAR-10 in one evaluation of the network, for an accelerator: as configs/mnist_one_step.py.
 
     pip install -e '.[tensorflow]'  # once, to prepare the data set; reading it needs '.[tfds]' alone
     python -m fmd.main --config=configs/cifar10_one_step.py
 
-Not run yet. Its jumps are MeanFlow's, as those of configs/mnist_one_step.py were until 85b9ec1. The network is smaller
-than that of configs/cifar10.py: meant for ten minutes on one large accelerator, not for the best figures.
+Not run yet. The network is smaller than that of configs/cifar10.py: meant for ten minutes on one large accelerator, not
+for the best figures.
 """
 
 from ml_collections import ConfigDict
@@ -22,9 +22,9 @@ def get_config() -> ConfigDict:
     config.path = {"times": {"name": "stratified"}}
     config.log = {"every": 50, "eval_every": 0}
     config.sample = {"guidance": {"name": "cfg", "weight": 1.0}, "solver": "jump", "steps": 1}
-    config.train = {"num_steps": 2000, "batch_size": 256, "label_dropout": 0.1}
+    config.train = {"num_steps": 1000, "batch_size": 256, "label_dropout": 0.1}
     config.method = {"name": "distribution_matching", "guidance": {"name": "cfg", "weight": WEIGHT}}
-    config.teacher = "first/first"
+    config.teacher = "first/first/first"
     config.optimizer = {"name": "muon", "learning_rate": 3e-4, "b2": 0.99, "final_fraction": 0.3}
     config.ema = {"decays": (0.99,)}
     flow = {
@@ -34,12 +34,18 @@ def get_config() -> ConfigDict:
         "optimizer": {"learning_rate": 3e-3, "b2": 0.999, "final_fraction": 0.0},
         "ema": {"decays": (0.998,)},
     }
+    taught = {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0}
+    guided = {
+        "method": taught | {"equal": 1.0, "steps": 0, "guidance": {"name": "cfg", "weight": WEIGHT}},
+        "sample": {"solver": "midpoint", "steps": 10},
+        "train": {"num_steps": 1000},
+        "first": flow,
+    }
     config.first = {
-        "method": {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "equal": 0.2,
-                   "ends": 0.4, "guidance": {"name": "cfg", "weight": WEIGHT}},
+        "method": taught | {"equal": 0.35, "ends": 0.6, "steps": 4, "guidance": {"name": "cfg", "weight": 1.0}},
         "train": {"num_steps": 2000},
         "optimizer": {"learning_rate": 2e-3, "b2": 0.999, "final_fraction": 0.0},
         "ema": {"decays": (0.99,)},
-        "first": flow,
-    }  # fmt: skip
+        "first": guided,
+    }
     return config

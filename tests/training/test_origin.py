@@ -137,22 +137,19 @@ def test_one_step_recipes_train_a_flow_then_its_jumps_then_their_images(name, cp
     runs = [configs.resolve(configs.apply_on_cpu(loaded) if cpu else loaded)]
     while runs[0].first is not None:
         runs.insert(0, origin.first_config(runs[0]))
-    flow, *guided, jumps, config = runs
-    assert len(guided) == (name != "cifar10_one_step")
-    assert [c.method.name for c in (flow, jumps, config)] == ["flow_matching", "mean_flow", "distribution_matching"]
-    assert [c.sample.solver for c in (flow, *guided)] == ["midpoint"] * (1 + len(guided))
-    assert [c.sample.solver for c in (jumps, config)] == ["jump", "jump"]
-    assert [c.teacher for c in runs[:-1]] == [None] * len(runs[:-1])
-    assert config.teacher == "/".join(["first"] * len(runs[:-1]))
+    flow, guided, jumps, config = runs
+    assert [c.method.name for c in runs] == ["flow_matching", "mean_flow", "mean_flow", "distribution_matching"]
+    assert [c.sample.solver for c in runs] == ["midpoint", "midpoint", "jump", "jump"]
+    assert [c.teacher for c in runs] == [None, None, None, "first/first/first"]
     assert all(c.model == config.model for c in runs)
     assert flow.train.label_dropout > 0  # the teacher is guided; the others learn its guided flow
     small = {key: flow.sample.guidance[key] for key in ("name", "weight")}
-    assert (guided or [jumps])[0].method["guidance"] == small
+    assert guided.method["guidance"] == small
     last = {"mnist_one_step": 1.45, "fashion_mnist_one_step": 1.6}.get(name, small["weight"])
     assert config.method["guidance"] == small | {"weight": last}
-    if guided:  # a network that is guided by itself is solved without guidance, and teaches so
-        assert (guided[0].method["equal"], guided[0].method["steps"], guided[0].sample.weight) == (1.0, 0, 1.0)
-        assert (jumps.method["guidance"]["weight"], jumps.method["steps"]) == (1.0, 4)
+    # A network that is guided by itself is solved without guidance, and teaches so.
+    assert (guided.method["equal"], guided.method["steps"], guided.sample.weight) == (1.0, 0, 1.0)
+    assert (jumps.method["guidance"]["weight"], jumps.method["steps"]) == (1.0, 4)
 
 
 def test_the_critic_takes_longer_steps():
