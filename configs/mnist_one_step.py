@@ -15,8 +15,7 @@ More guidance in the last stage makes digits more legible and their FID worse. `
 --weight=1` solves the flow of the same network. On an accelerator the recipe is not measured yet; what it costs and
 reaches on a CPU is in experiments/reference.
 
-The model `mnist` that ships with fmd is of the recipe before (85b9ec1). That of this one on a CPU, with figures of one
-evaluation and of 10:
+The model `mnist` that ships with fmd is that of this recipe on a CPU, with figures of one evaluation and of 10:
 
     C=runs/mnist_one_step/checkpoints/250
     F="--mode=eval --checkpoint=$C --classes=balanced"
@@ -65,7 +64,7 @@ def get_config(source: str = "mnist", weight: float = 1.3, last: float = 1.45) -
         "train": {"num_steps": 250, "batch_size": 64},
         "optimizer": {"name": "muon", "learning_rate": 3e-4},
         "ema": {"decays": (0.995,)},
-        "first": _run(600, 6e-3, 0.99) | {"first": _run(400, 6e-3, 0.99) | {"first": _run(6000, 6e-3, 0.995)}},
+        "first": _run(1200, 6e-3, 0.99) | {"first": _run(400, 6e-3, 0.99) | {"first": _run(6000, 6e-3, 0.995)}},
     }  # fmt: skip
     return config
 

@@ -23,17 +23,49 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from fmd.math.broadcasting import as_float, compute_dtype, concrete, rows_of, weighted_sum
+from fmd.math.broadcasting import as_float, compute_dtype, concrete, rows_of, times_of_rows, weighted_sum
+from fmd.math.schedules import Schedule
 from fmd.math.simulators import Solution, solve_ode
 from fmd.types import Field, Images, Scalars, Times
 
 Average = Callable[[Images, Times, Times], Images]
+
+NEAR = 1e-3  # the end of a shorter step is told by u as a velocity
 
 
 def jump(average: Average, x: Images, t: Scalars, r: Scalars) -> Images:
     """x_r = x + (r - t) U(x, t, r), one evaluation. ValueError for an r before t."""
     t, r = _in_order(t, r)
     return weighted_sum(x.dtype, (jnp.ones_like(t), x), (r - t, average(x, t, r)))
+
+
+def end(schedule: Schedule, u: Images, x: Images, t: Scalars, r: Scalars) -> Images:
+    """The data that a jump by u = U(x, t, r) leads to, [B, ...].
+
+    x1 of the path alpha x1 + sigma x0 that is at x at t and at x + (r - t) u at r (a step of 2010.02502, inverted): the
+    posterior mean of a velocity where r = t, the image itself at r = 1. Of the linear schedule x + (1 - t) u for all r.
+    """
+    of_x, of_u = _of_end(schedule, x, t, r)
+    return weighted_sum(x.dtype, (of_x, x), (of_u, u))
+
+
+def clip_end(
+    schedule: Schedule, u: Images, x: Images, t: Scalars, r: Scalars, *, low: float = -1.0, high: float = 1.0
+) -> Images:
+    """The average velocity u [B, ...] with its `end` clipped to [low, high], as `fields.clip_data` does for r = t."""
+    data, of_u = end(schedule, u, x, t, r), _of_end(schedule, x, t, r)[1]
+    per_data = 1 / jnp.maximum(of_u, NEAR)  # at t = 1 u tells nothing of the data
+    return weighted_sum(x.dtype, (jnp.ones_like(of_u), u), (per_data, jnp.clip(data, low, high) - data))
+
+
+def _of_end(schedule: Schedule, x: Images, t: Scalars, r: Scalars) -> tuple[Times, Times]:
+    """(a, b), [B] each, of end = a x + b u: with k = sigma_r / sigma_t, x_r = (alpha_r - k alpha_t) end + k x."""
+    t, r = (times_of_rows(s, x) for s in _in_order(t, r))
+    length, at, after = r - t, schedule.at(t), schedule.at(r)
+    near = length < NEAR
+    kept = after.sigma / jnp.where(near, 1.0, at.sigma)
+    told = jnp.where(near, 1.0, after.alpha - kept * at.alpha)
+    return jnp.where(near, at.data_x, (1 - kept) / told), jnp.where(near, at.data_v, length / told)
 
 
 def mean_flow(

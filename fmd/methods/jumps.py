@@ -25,7 +25,7 @@ class Jumps:
     """How the methods sample that have such a network; they have these fields among their own.
 
     `weights` is the range of guidance weights that the network is told, if it is. With `clip_data` its flow is that of
-    `flow_matching` with `clip_data`.
+    `flow_matching` with `clip_data`, and jumps lead to images in the range of pixels.
     """
 
     schedule: Schedule
@@ -56,7 +56,8 @@ class Jumps:
     ) -> Solution:
         """Jumps of the settings' steps where its solver is "jump"; else solves the flow of U(x, t, t)."""
         if settings.solver == JUMP:
-            return jumps(network, x0 * self.schedule.prior_std, y, settings, self.schedule, self.weights is not None)
+            x0 = x0 * self.schedule.prior_std
+            return jumps(network, x0, y, settings, self.schedule, self.weights is not None, self.clip_data)
         return self.flow.sample(network, x0, y, settings, rng=rng, weak=weak)
 
     def check(self, settings: Settings) -> None:
@@ -68,19 +69,29 @@ class Jumps:
 
 
 def jumps(
-    network: Network, x0: Images, y: Condition, settings: Settings, schedule: Schedule, told_weight: bool = False
+    network: Network,
+    x0: Images,
+    y: Condition,
+    settings: Settings,
+    schedule: Schedule,
+    told_weight: bool = False,
+    clip_data: bool = False,
 ) -> Solution:
     """x_r = x_t + (r - t) U(x_t, t, r) between neighbouring times of the grid, one evaluation each.
 
-    A network that was trained with guidance weights is told that of the settings.
+    A network that was trained with guidance weights is told that of the settings. With `clip_data` no jump leads beyond
+    the range of pixels (`few_step.clip_end`).
     """
     knots = grids.get(settings.grid.name, settings.steps, schedule=schedule, **settings.grid.params)
     count = x0.shape[0]
     weight = {"w": jnp.broadcast_to(jnp.float32(settings.weight), (count,))} if told_weight else {}
 
+    def average(x: Images, t: Times, r: Times) -> Images:
+        u = network(x, t, y, r, **weight)
+        return few_step.clip_end(schedule, u, x, t, r) if clip_data else u
+
     def jump(x: Images, ends: tuple[Times, Times]) -> tuple[Images, Images]:
-        t, r = (jnp.full(count, end) for end in ends)
-        x = few_step.jump(lambda x, t, r: network(x, t, y, r, **weight), x, t, r)
+        x = few_step.jump(average, x, *(jnp.full(count, end) for end in ends))
         return x, x
 
     x, states = jax.lax.scan(jump, x0, (knots[:-1], knots[1:]))

@@ -30,7 +30,7 @@ from fmd.methods.flow_matching import Velocity
 from fmd.methods.jumps import Jumps
 from fmd.methods.method import Drawn, Loss
 from fmd.registry import Between
-from fmd.types import Condition, Images, Network, Rng, Times
+from fmd.types import Condition, Images, Network, Rng
 
 LAST_GREY = 1 - 1 / 255  # half a grey level from white and black
 Weight = Annotated[float, Between(0, math.inf, open_low=True, open_high=True)]
@@ -166,19 +166,10 @@ class MeanFlow(Jumps):
                 target = jnp.where(rows_of(drawn.r > drawn.t, x_t), jax.lax.stop_gradient(solved), target)
         error = predicted - target
         if self.clip_data:
-            found, wanted = (self._end(x_t, u, drawn.t, drawn.r) for u in (predicted, target))
+            found, wanted = (few_step.end(self.schedule, u, x_t, drawn.t, drawn.r) for u in (predicted, target))
             wanted = jnp.where(jnp.abs(wanted) > LAST_GREY, jnp.sign(wanted), wanted)  # black up to rounding
             error = flow_matching.without_overshoot(error, found, wanted)
         return weighed(error, drawn.t, self.power, self.c)
-
-    def _end(self, x: Images, u: Images, t: Times, r: Times) -> Images:
-        """The image that x leads to by u = U(x, t, r): by a jump to r = 1, or as the mean of the data at r = t.
-
-        0 for other r, where the image is not known.
-        """
-        data = paths.convert(self.schedule, x, t, u, source="velocity", target="data")
-        jumped = few_step.jump(lambda x, t, r: u, x, t, r)
-        return jnp.where(rows_of(r == t, x), data, jnp.where(rows_of(r == 1, x), jumped, 0.0))
 
 
 def weighed(error: Images, t: Float[Array, " B"], power: float, c: float) -> Loss:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmd.math import few_step, schedules
+from fmd.math import few_step, fields, paths, schedules
 from tests.helpers import oracles
 
 SCHEDULES = ["linear", "cosine"]
@@ -94,6 +94,32 @@ def test_jump_is_the_flow_map_and_a_semigroup(name):
     np.testing.assert_allclose(one_step, oracles.gaussian_flow(data, schedule, 0.0, 1.0, x), atol=1e-12)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.usefixtures("x64")
+def test_the_end_of_a_jump_along_a_path_is_its_data(name):
+    """Rows: a step, to the image, a velocity, a step too short to tell from one; and near the image."""
+    schedule = schedules.get(name)
+    t, r = jnp.array([0.3, 0.0, 0.4, 0.6, 0.995]), jnp.array([0.8, 1.0, 0.4, 0.6 + 1e-9, 1.0])
+    x0, x1 = jax.random.normal(jax.random.key(0), (2, 5, 4))
+    x, x_r = (paths.interpolate(schedule, x0, x1, s) for s in (t, r))
+    same = (r == t)[:, None]
+    u = jnp.where(same, paths.velocity(schedule, x0, x1, t), (x_r - x) / jnp.where(same, 1, (r - t)[:, None]))
+    np.testing.assert_allclose(few_step.end(schedule, u, x, t, r), x1, atol=1e-6)
+    inside = few_step.clip_end(schedule, u, x, t, r, low=-0.5, high=0.6)
+    np.testing.assert_allclose(few_step.end(schedule, inside, x, t, r), jnp.clip(x1, -0.5, 0.6), atol=1e-6)
+    far = few_step.clip_end(schedule, u, x, t, r, low=-9.0, high=9.0)
+    np.testing.assert_allclose(far, u, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_clipped_velocity_is_that_of_a_flow(name):
+    schedule, t = schedules.get(name), jnp.array([0.0, 0.4, 0.98])
+    x, u = 3 * jax.random.normal(jax.random.key(0), (2, 3, 5))
+    clipped = few_step.clip_end(schedule, u, x, t, t)
+    np.testing.assert_allclose(clipped, fields.clip_data(schedule, u, x, t), rtol=1e-5, atol=1e-5)
+    assert jnp.isfinite(few_step.clip_end(schedule, u, x, jnp.ones(3), jnp.ones(3))).all()
+
+
 def test_adaptive_weight():
     error = jnp.array([0.0, 1.0, 3.0])
     np.testing.assert_allclose(few_step.adaptive_weight(error), 1 / (np.asarray(error) + 0.01), rtol=1e-6)
@@ -126,7 +152,14 @@ def test_failed_reflow_pairs_are_nan():
     np.testing.assert_array_equal(jnp.isnan(x1[:, 0]), [False, True])
 
 
-@pytest.mark.parametrize("call", [few_step.jump, lambda f, x, t, r: few_step.mean_flow(f, x, x, t, r)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        few_step.jump,
+        lambda f, x, t, r: few_step.mean_flow(f, x, x, t, r),
+        lambda f, x, t, r: few_step.end(schedules.get("linear"), x, x, t, r),
+    ],
+)
 def test_a_step_back_is_one_line(call):
     x = jnp.ones((2, 3))
     call(lambda x, t, r: x, x, jnp.array([0.2, 0.4]), 0.4)

@@ -103,7 +103,7 @@ def test_where_all_times_are_equal_nothing_is_differentiated_or_solved(steps):
     assert asked == [False, False]
 
 
-@pytest.mark.parametrize("r", [0.0, 1.0])
+@pytest.mark.parametrize("r", [0.0, 0.4, 1.0])
 def test_an_overshoot_costs_nothing_where_the_teacher_is_black(r):
     """All images are black: the teacher's data are -3, clipped to -1, the network's end at -1.5 or at -0.5."""
     pairs = drawn(0.0, r, 10)
@@ -112,6 +112,18 @@ def test_an_overshoot_costs_nothing_where_the_teacher_is_black(r):
     for end, expected in ((-1.5, 0.0), (-0.5, 0.25)):
         network = Answering(lambda x, t, y, r, end=end: end - x)
         np.testing.assert_allclose(method.loss(network, pairs, black).value, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mean_flow", "distribution_matching"])
+def test_jumps_of_a_method_that_clips_lead_to_pixels(name):
+    """The network's jumps end at +-3: one jump of two goes half of the way to +-1, the last one all of it."""
+    ends = Answering(lambda x, t, y, r: (3.0 * jnp.sign(x) - x) / (1 - t.reshape(-1, 1, 1, 1)))
+    x0, y = jnp.array([0.4, -0.2]).reshape(2, 1, 1, 1), jnp.zeros(2, jnp.int32)
+    settings = Settings(solver="jump", steps=2, times=(0.0, 0.5, 1.0))
+    for clip_data, end in ((False, 3.0), (True, 1.0)):
+        found = methods.get(name, clip_data=clip_data).sample(ends, x0, y, settings).trajectory
+        wanted = [x0, (x0 + end * jnp.sign(x0)) / 2, end * jnp.sign(x0)]
+        np.testing.assert_allclose(found, jnp.stack(wanted), rtol=1e-6)
 
 
 CONDITIONAL, UNTOLD, WEIGHT = 0.5, 1.2, 1.7

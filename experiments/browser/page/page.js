@@ -28,7 +28,7 @@ async function network(x, t, labels, r, weight = 1) {
 
 // The states [B * size] from noise to images. way: a number of jumps, or "flow" with a solver, steps and a weight.
 export async function draw(noise, labels, { way, solver, steps, weight }) {
-  if (way !== "flow") return jump(network, noise, labels, { steps: way, weight });
+  if (way !== "flow") return jump(network, noise, labels, { steps: way, weight, clip: model.clip });
   return flow(network, noise, labels, { solver, steps, weight, clip: model.clip, untold: model.classes.length });
 }
 

@@ -61,11 +61,12 @@ export function slerp(a, b, share) {
 }
 
 // The states from noise to image of `steps` equal jumps x + (r - t) U(x, t, r), one evaluation each.
-export async function jump(network, noise, labels, { steps, weight }) {
+export async function jump(network, noise, labels, { steps, weight, clip }) {
   const states = [noise];
   for (let i = 0; i < steps; i++) {
     const [t, r] = [i / steps, (i + 1) / steps].map(Math.fround);
-    states.push(along(states[i], r - t, await network(states[i], t, labels, r, weight)));
+    const u = await network(states[i], t, labels, r, weight);
+    states.push(along(states[i], r - t, clip ? clipped(u, states[i], t) : u));
   }
   return states;
 }
@@ -101,7 +102,7 @@ function guided(network, { weight, clip, untold }) {
   };
 }
 
-// The velocity with its data prediction x + (1 - t) v inside [-1, 1]; see `fmd.math.fields.clip_data`.
+// The velocity, or that of a jump, whose end x + (1 - t) v is inside [-1, 1]; see `fmd.math.few_step.clip_end`.
 function clipped(v, x, t) {
   return v.map((value, k) => {
     const data = x[k] + (1 - t) * value;
