@@ -28,7 +28,7 @@ The model `mnist` that ships with fmd is that of this recipe on a CPU, with figu
 from ml_collections import ConfigDict
 
 
-def get_config(source: str = "mnist", weight: float = 1.3, last: float = 1.45) -> ConfigDict:
+def get_config(source: str = "mnist", weight: float = 1.3, last: float = 1.3) -> ConfigDict:
     """`weight` is that of the guidance whose jumps are learnt, `last` that of the teacher of the last stage."""
     config = ConfigDict()
     config.seed = 123

@@ -2,9 +2,9 @@
 
     python experiments/reference/moving_digits.py                # writes moving_digits.webp beside this file
 
-Above, the flow of ten digits: t from 0 to 1, guidance weight 1.3, 10 midpoint steps, and a rest at the end. Below, ten
-digits by one evaluation of the network each frame, while their noise goes once round the circle
-cos(a) n1 + sin(a) n2 of two noises, each point of which is again standard normal. 16 levels of grey keep it small.
+Above, the flow of ten digits: t from 0 to 1, 10 midpoint steps, and a rest at the end. Below, ten digits by one
+evaluation of the network each frame, while their noise goes once round the circle cos(a) n1 + sin(a) n2 of two noises,
+each point of which is again standard normal. 16 levels of grey keep it small.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def frames(count: int) -> np.ndarray:
     sampler, key = fmd.load("mnist"), jax.random.key(0)
     digits = np.arange(10) % sampler.num_classes
     times = tuple(np.linspace(0, 1, count * 2 // 3))
-    flow = trajectory(sampler, digits, key, times=times, weight=1.3, solver="midpoint", steps=10)
+    flow = trajectory(sampler, digits, key, times=times, weight=1.0, solver="midpoint", steps=10)
     flow = flow[np.minimum(np.arange(count), len(flow) - 1)]
     first, second = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), (2, 10, *sampler.image_shape)))
     angles = 2 * np.pi * np.arange(count) / count

@@ -42,8 +42,8 @@ ROWS = (
     Row("digits", {0: "digits_cpu"}, machine=BUSY, what="by its pixels"),
     Row("mnist_baseline", seeds("mnist_baseline_cpu", 42, 43, 44), "8 to 10", machine=ONE),
     Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", 123, 124, 125), "7 to 12", "1.5 GB", TWO),
-    Row("mnist_one_step", {123: "mnist"}, "104", "2.1 GB", BUSY, "the recipe before, ships"),
-    Row("mnist_one_step", {123: "mnist_one_step_cpu_solved"}, "98", machine=BUSY),
+    Row("mnist_one_step", {123: "mnist"}, "104", "2.1 GB", BUSY),
+    Row("mnist_one_step", {123: "mnist_one_step_cpu_1200_jumps2"}, "104", "2.1 GB", BUSY, "by two jumps"),
     Row("mnist_transformer", {123: "mnist_transformer_cpu"}, memory="1.7 GB", machine=ONE),
     Row("mnist_denoise", {123: "mnist_denoise_cpu"}, "11", "1.5 GB", BUSY),
     Row("mnist_denoise", {123: "mnist_denoise_mean_cpu"}, machine=ONE, what="a regression"),
@@ -51,8 +51,10 @@ ROWS = (
     Row("mnist_super_resolution", {123: "mnist_super_resolution_mean_cpu"}, "13", machine=ONE, what="a regression"),
     Row("mnist_super_resolution", {123: "mnist_bridge_cpu"}, machine=ONE, what="a bridge"),
     Row("fashion_mnist", seeds("fashion_mnist_cpu", 123, 124, 125), "20 to 23", "1.5 GB", ONE),
-    Row("fashion_mnist_one_step", {123: "fashion_mnist"}, "114", "2.1 GB", BUSY, "the recipe before, ships"),
-    Row("fashion_mnist_one_step", {123: "fashion_mnist_one_step_cpu_solved"}, "91", machine=BUSY),
+    Row("fashion_mnist_one_step", {123: "fashion_mnist"}, "101", "2.1 GB", BUSY),
+    Row(
+        "fashion_mnist_one_step", {123: "fashion_mnist_one_step_cpu_1200_jumps2"}, "101", "2.1 GB", BUSY, "by two jumps"
+    ),
     Row("fashion_mnist_inpaint", {123: "fashion_mnist_inpaint_cpu"}, memory="1.5 GB", machine=ONE),
     Row("fine_tune", {123: "fine_tune_cpu"}, "6", "1.5 GB", BUSY),
     Row("fine_tune", {123: "fine_tune_lora_cpu"}, memory="1.5 GB", machine=ONE, what="low-rank"),

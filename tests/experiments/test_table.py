@@ -23,6 +23,6 @@ def test_the_readme_says_the_same():
     assert len(found) == 5
     for what, *figures in found:
         (name,) = re.findall(r"configs/(\w+)\.py", what)
-        shown = f"`{name}`, the recipe before, ships" if "fmd.load" in what else f"`{name}`"
+        shown = f"`{name}`, by two jumps" if "two jumps" in what else f"`{name}`"
         (row,) = [row for row in rows if row[0] == shown]
         assert figures == [*row[3:6], row[6].split()[0]]
