@@ -1,10 +1,11 @@
 """Images changed by a trained model: told another condition, inverted to noise, and joined through noise.
 
 The formulas are in `fmd.math.editing`. Noise is standard normal here, whatever the schedule: what `invert` gives, a
-sampler takes as `noise`.
+sampler takes as `noise`. The flow of a model trained with `clip_data` leads many noises to one black pixel, so a little
+noise, the same in every call, is added to an image before it is inverted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +16,13 @@ from jaxtyping import Array, Float, UInt8
 from fmd.math import editing
 from fmd.math.pixels import to_uint8, to_unit
 from fmd.math.simulators import solve_ode
+from fmd.randomness import example_normal, stream
 from fmd.sampling import checks
 from fmd.sampling.prior import BATCH, Prior, ask, check_images, check_told, end_epsilon, flow_of
 from fmd.types import Condition, Field, Images, Index, Number, Params, Pixels, TypedKey
 
 SHARES = tuple(i / 8 for i in range(9))
+INVERTED_FROM = 0.98  # the time up to which images are noised first, where pixels do not tell their noise
 STARTS = {"flow_edit": 0.3, "sde_edit": 0.5, "invert": 0.0}
 
 
@@ -63,7 +66,7 @@ def edit(
     if not 0 <= first < 1 or (method == "invert" and first):
         raise ValueError(f"start={first} must be in [0, 1): the time up to which noise is added; 0 for 'invert'")
     target, before = (check_told(sampler, told, len(pixels)) for told in (y, source))
-    schedule, epsilon = flow_of(sampler).schedule, end_epsilon(sampler)
+    schedule, epsilon, inverting = flow_of(sampler).schedule, end_epsilon(sampler), _inverting(sampler)
 
     def compute(
         field: Field, key: TypedKey, index: Index, pixels: Pixels, target: Condition, before: Condition
@@ -79,7 +82,7 @@ def edit(
                 end_epsilon=epsilon,
             )  # fmt: skip
         else:
-            x0 = editing.invert(field, x, args=before, steps=steps, end_epsilon=epsilon)
+            x0 = editing.invert(field, x, args=before, steps=steps, **inverting(index))
             made = solve_ode(field, x0, args=target, solver="midpoint", steps=steps, end_epsilon=epsilon).x
         return to_uint8(made)
 
@@ -108,14 +111,16 @@ def round_trip(
     """
     pixels = check_images(sampler, images)
     told, width = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule.prior_std
-    epsilon = end_epsilon(sampler)
+    inverting, index = _inverting(sampler), np.arange(len(pixels), dtype=np.int32)
 
-    def compute(field: Field, pixels: Pixels, y: Condition) -> tuple[Images, Float[Array, " B"]]:
-        x0, error = editing.round_trip(field, to_unit(pixels), args=y, steps=steps, solver=solver, end_epsilon=epsilon)
+    def compute(field: Field, index: Index, pixels: Pixels, y: Condition) -> tuple[Images, Float[Array, " B"]]:
+        x0, error = editing.round_trip(
+            field, to_unit(pixels), args=y, steps=steps, solver=solver, **inverting(index)
+        )  # fmt: skip
         return x0 / width, error
 
     found: tuple[np.ndarray, np.ndarray] = ask(
-        sampler, ("inverting", steps, solver), compute, (), pixels, told,
+        sampler, ("inverting", steps, solver), compute, (), index, pixels, told,
         weight=weight, batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
     return found
@@ -143,10 +148,12 @@ def interpolate(
     if len(pixels[0]) != len(pixels[1]):
         raise ValueError(f"{len(pixels[0])} images to begin with and {len(pixels[1])} to end with; give one each")
     told, epsilon, ways = check_told(sampler, y, len(pixels[0])), end_epsilon(sampler), tuple(map(float, shares))
+    inverting, index = _inverting(sampler), np.arange(len(pixels[0]), dtype=np.int32)
 
-    def compute(field: Field, first: Pixels, second: Pixels, y: Condition) -> UInt8[Array, "..."]:
+    def compute(field: Field, index: Index, first: Pixels, second: Pixels, y: Condition) -> UInt8[Array, "..."]:
         ends = [
-            editing.invert(field, to_unit(end), args=y, steps=steps, end_epsilon=epsilon) for end in (first, second)
+            editing.invert(field, to_unit(end), args=y, steps=steps, **inverting(index, number))
+            for number, end in enumerate((first, second))
         ]
         x0 = jnp.stack([editing.slerp(ends[0], ends[1], share) for share in ways], axis=1)
         told = jax.tree.map(lambda part: jnp.repeat(part, len(ways), axis=0), y)
@@ -155,7 +162,21 @@ def interpolate(
         return to_uint8(x1).reshape(x0.shape)
 
     frames: np.ndarray = ask(
-        sampler, ("interpolating", ways, steps), compute, (), *pixels, told,
+        sampler, ("interpolating", ways, steps), compute, (), index, *pixels, told,
         weight=weight, batch_size=batch_size, params=params, quiet=quiet,
     )  # fmt: skip
     return np.moveaxis(frames, 1, 0)
+
+
+def _inverting(sampler: Prior) -> Callable[..., dict[str, Any]]:
+    """From the places of images (and which of several) the further arguments of `editing.invert`."""
+    plain = {"end_epsilon": end_epsilon(sampler)}
+    if not getattr(sampler.method, "clip_data", False):
+        return lambda *places: plain
+    schedule, shape = flow_of(sampler).schedule, sampler.image_shape
+
+    def noised(index: Index, number: int = 0) -> dict[str, Any]:
+        noise = example_normal(jax.random.fold_in(stream(0, "inverting"), number), index, shape)
+        return plain | {"start": INVERTED_FROM, "noise": noise, "schedule": schedule}
+
+    return noised

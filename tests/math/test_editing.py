@@ -52,6 +52,28 @@ def test_sde_edit_of_a_normal_class(schedule):
     np.testing.assert_allclose(edited, expected, atol=1e-4)
 
 
+def test_a_flow_to_one_image_gives_back_the_noise_that_is_added():
+    """All images are black: v = (-1 - x) / (1 - t) leads every noise to -1, and from -1 itself only to -1."""
+
+    def black(t, x, args=None):
+        return (-1 - x) / (1 - t)
+
+    noise = jax.random.normal(jax.random.key(0), (3, 4))
+    x = jnp.full((3, 4), -1.0)
+    found = editing.invert(black, x, steps=10, start=0.9, noise=noise)
+    np.testing.assert_allclose(found, noise, atol=1e-5)
+    again, error = editing.round_trip(black, x, steps=10, start=0.9, noise=noise, end_epsilon=1e-3)
+    np.testing.assert_allclose(again, noise, atol=1e-2)
+    np.testing.assert_allclose(error, 0, atol=1e-2)
+    np.testing.assert_array_equal(editing.invert(black, x, steps=10, end_epsilon=1e-3), x)
+
+
+@pytest.mark.parametrize(("how", "said"), [({"start": 0.5}, "below 1: give the noise"), ({"start": 0.0}, "in .0, 1.")])
+def test_an_inversion_that_cannot_begin_is_one_line(how, said):
+    with pytest.raises(ValueError, match=said):
+        editing.invert(lambda t, x, args=None: x, jnp.ones((2, 3)), **how)
+
+
 @pytest.mark.parametrize("solver", ["midpoint", "heun"])
 def test_inversion_and_its_round_trip(solver):
     x, mixture = jnp.asarray([[-0.5], [0.9]]), gaussian([0.3], [[0.25]])

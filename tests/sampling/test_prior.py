@@ -11,10 +11,14 @@ import pytest
 from fmd.devices import make_layout
 from fmd.math import anomaly, classification, editing, operators, restoration
 from fmd.math.pixels import to_uint8, to_unit
+from fmd.math.simulators import solve_ode
 from fmd.models.registry import build_model
+from fmd.randomness import example_normal, stream
 from fmd.sampling import judging, prior, restoring
+from fmd.sampling.editing import INVERTED_FROM
 from fmd.sampling.restoring import STRIDE
 from fmd.sampling.sampler import Sampler
+from fmd.training import recipe
 from tests.helpers import half_trained, toys
 
 KEY = jax.random.key(3)
@@ -95,6 +99,24 @@ def test_one_program_for_equal_operators(sampler, images, restored):
 def test_eight_devices_answer_as_one_does(info, params, images, restored):
     many = Sampler.from_info(info, params=params, layout=make_layout("mesh", fsdp=2))
     near(many.restore(images, SEEN, KEY, LABELS, steps=3, method="flower"), restored[:, 0])
+
+
+def test_black_pixels_are_inverted_to_noise_of_their_own(params, images):
+    """A model trained with clip_data leads many noises to black: left as it is, it would say -1 of them all."""
+    info = recipe.make_info(toys.config(method={"name": "flow_matching", "clip_data": True}), toys.dataset())
+    sampler, labels = Sampler.from_info(info, params=params, layout=make_layout("jit")), jnp.asarray(LABELS)
+    field = prior.field_of(sampler, params, 1)
+
+    def noise_of(images, number):
+        added = example_normal(jax.random.fold_in(stream(0, "inverting"), number), jnp.arange(5), (8, 8, 1))
+        x1 = to_unit(jnp.asarray(images))
+        return editing.invert(field, x1, args=labels, steps=5, start=INVERTED_FROM, noise=added)
+
+    np.testing.assert_allclose(sampler.invert(images, LABELS, steps=5), noise_of(images, 0), atol=1e-4)
+    black = np.zeros_like(images)
+    frames = sampler.interpolate(images, black, LABELS, shares=(0, 1), steps=5)
+    for frame, noise in zip(frames, (noise_of(images, 0), noise_of(black, 1)), strict=True):
+        near(frame, to_uint8(solve_ode(field, noise, args=labels, solver="midpoint", steps=5, end_epsilon=0.0).x))
 
 
 @pytest.mark.slow
