@@ -74,8 +74,7 @@ def test_a_sweep_differs_in_nothing_but_the_weight(sampler):
 
 def test_loud_noise_is_shown_quieter_and_the_end_as_it_is():
     """ve starts at N(0, 80^2), which would be black and white; linear and cosine are never louder than one."""
-    times = np.array([0.0, 0.5, 1.0], np.float32)
-    states = np.ones((3, 2, 4), np.float32)
+    times, states = jnp.array([0.0, 0.5, 1.0]), jnp.ones((3, 2, 4))
     loud = schedules.get("ve", sigma_max=80.0, sigma_min=0.2)
     shown = to_show(Solution(None, states, times, None, None), loud)
     np.testing.assert_allclose(
