@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
         "ema": {"decays": (0.998,)},
     }
     taught = {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0}
+    # Runs before the last take over the parameters of a method of the same name, so steps are said in both.
     guided = {
         "method": taught | {"equal": 1.0, "steps": 0, "guidance": {"name": "cfg", "weight": WEIGHT}},
         "sample": {"solver": "midpoint", "steps": 10},

@@ -45,6 +45,7 @@ def get_config(source: str = "mnist", weight: float = 1.3, last: float = 1.3) ->
     flow = {"method": {"name": "flow_matching", "clip_data": True},
             "sample": {"guidance": guidance, "solver": "midpoint", "steps": 5}}  # fmt: skip
     taught = {"name": "mean_flow", "tangent": "teacher", "target": "teacher", "power": 0.0, "clip_data": True}
+    # Runs before the last take over the parameters of a method of the same name, so steps are said in both.
     guided = {"method": taught | {"equal": 1.0, "steps": 0, "guidance": guidance},
               "sample": {"solver": "midpoint", "steps": 5}}  # fmt: skip
     jumps = {"method": taught | {"equal": 0.35, "ends": 0.6, "steps": 4, "guidance": guidance | {"weight": 1.0}}}

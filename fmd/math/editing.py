@@ -25,33 +25,17 @@ from fmd.types import Field, Images, Index, Number, Scalars, TypedKey
 
 
 def invert(
-    field: Field,
-    x1: Images,
-    *,
-    args: PyTree = None,
-    solver: str = "midpoint",
-    steps: int = 50,
-    start: Number = 1.0,
-    noise: Images | None = None,
-    schedule: Schedule | None = None,
+    field: Field, x: Images, *, start: Number = 1.0, args: PyTree = None, solver: str = "midpoint", steps: int = 50,
     **options: Any,
-) -> Images:
-    """The state x(0) [B, ...] that flows to x1 [B, ...]; options as in `solve_ode`.
+) -> Images:  # fmt: skip
+    """The state x(0) [B, ...] that flows to x [B, ...] at t = `start`; options as in `solve_ode`.
 
-    start      in (0, 1]: below 1 x1 is noised up to there first. Where a flow leads many noises to one pixel, black,
-               none of them can be told from it: the pixel gets the noise given
-    noise      standard normal [B, ...], needed where start is below 1
-
-    ValueError for a start outside (0, 1], or below 1 without noise.
+    A flow that leads many noises to one pixel, black, cannot say which of them it was: give the image with noise added
+    up to a start below 1, and the pixel gets that noise. ValueError for a start outside (0, 1].
     """
     if concrete(start) and not 0 < start <= 1:
         raise ValueError(f"start={start} must be in (0, 1], the time from which an image is inverted")
-    if noise is not None:
-        schedule = schedules.get("linear") if schedule is None else schedule
-        x1 = interpolate(schedule, noise, x1.astype(compute_dtype(x1.dtype)), start)
-    elif not concrete(start) or start < 1:
-        raise ValueError(f"start={start} is below 1: give the noise that is added up to there")
-    x0: Images = solve_ode(field, x1, args=args, solver=solver, steps=steps, t0=start, t1=0.0, **options).x
+    x0: Images = solve_ode(field, x, args=args, solver=solver, steps=steps, t0=start, t1=0.0, **options).x
     return x0
 
 
@@ -59,21 +43,20 @@ def round_trip(
     field: Field,
     x1: Images,
     *,
+    noised: tuple[Number, Images] | None = None,
     args: PyTree = None,
     solver: str = "midpoint",
     steps: int = 50,
-    start: Number = 1.0,
-    noise: Images | None = None,
-    schedule: Schedule | None = None,
     **options: Any,
 ) -> tuple[Images, Float[Array, " B"]]:
     """(x0 of `invert`, the root mean square [B] over numbers of x1 minus the x1 that x0 flows to).
 
-    The error is that of both solves; it is of second order in 1/steps with the midpoint rule.
+    `noised`: the time to begin at and x1 with noise added up to there, instead of 1 and x1. The error is that of both
+    solves; without added noise it is of second order in 1/steps with the midpoint rule.
     """
-    how = {"args": args, "solver": solver, "steps": steps, **options}
-    x0 = invert(field, x1, start=start, noise=noise, schedule=schedule, **how)
-    back: Images = solve_ode(field, x0, **how).x
+    start, x = (1.0, x1) if noised is None else noised
+    x0 = invert(field, x, start=start, args=args, solver=solver, steps=steps, **options)
+    back: Images = solve_ode(field, x0, args=args, solver=solver, steps=steps, **options).x
     axes = tuple(range(1, x1.ndim))
     return x0, jnp.sqrt(jnp.mean((back - x1.astype(back.dtype)) ** 2, axis=axes))
 

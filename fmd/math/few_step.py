@@ -53,7 +53,8 @@ def clip_end(
     schedule: Schedule, u: Images, x: Images, t: Scalars, r: Scalars, *, low: float = -1.0, high: float = 1.0
 ) -> Images:
     """The average velocity u [B, ...] with its `end` clipped to [low, high], as `fields.clip_data` does for r = t."""
-    data, of_u = end(schedule, u, x, t, r), _of_end(schedule, x, t, r)[1]
+    of_x, of_u = _of_end(schedule, x, t, r)
+    data = weighted_sum(x.dtype, (of_x, x), (of_u, u))
     per_data = 1 / jnp.maximum(of_u, NEAR)  # at t = 1 u tells nothing of the data
     return weighted_sum(x.dtype, (jnp.ones_like(of_u), u), (per_data, jnp.clip(data, low, high) - data))
 
@@ -132,7 +133,7 @@ def guided_velocity(v: Images, cond: Images, null: Images, weight: Scalars, mix:
     cond and null are U(x, t, t) with the label and with the null label. The guided field that this trains has the
     effective weight w / (1 - k).
 
-    For Python only: no method of `fmd.methods` trains with guidance yet.
+    For Python only: with `weights` the method `mean_flow` learns guidance by a target without `mix`.
     """
     w, k = as_float(weight, "weight"), as_float(mix, "mix")
     return weighted_sum(v.dtype, (w, v), (k, cond), (1 - w - k, null))

@@ -56,8 +56,7 @@ class Jumps:
     ) -> Solution:
         """Jumps of the settings' steps where its solver is "jump"; else solves the flow of U(x, t, t)."""
         if settings.solver == JUMP:
-            x0 = x0 * self.schedule.prior_std
-            return jumps(network, x0, y, settings, self.schedule, self.weights is not None, self.clip_data)
+            return self._jumps(network, x0 * self.schedule.prior_std, y, settings)
         return self.flow.sample(network, x0, y, settings, rng=rng, weak=weak)
 
     def check(self, settings: Settings) -> None:
@@ -67,43 +66,34 @@ class Jumps:
         else:
             self.flow.check(settings)
 
+    def _jumps(self, network: Network, x0: Images, y: Condition, settings: Settings) -> Solution:
+        """x_r = x_t + (r - t) U(x_t, t, r) between neighbouring times of the grid, one evaluation each.
 
-def jumps(
-    network: Network,
-    x0: Images,
-    y: Condition,
-    settings: Settings,
-    schedule: Schedule,
-    told_weight: bool = False,
-    clip_data: bool = False,
-) -> Solution:
-    """x_r = x_t + (r - t) U(x_t, t, r) between neighbouring times of the grid, one evaluation each.
+        A network that was trained with guidance weights is told that of the settings. With `clip_data` no jump leads
+        beyond the range of pixels (`few_step.clip_end`).
+        """
+        knots = grids.get(settings.grid.name, settings.steps, schedule=self.schedule, **settings.grid.params)
+        count = x0.shape[0]
+        weight = {"w": jnp.broadcast_to(jnp.float32(settings.weight), (count,))} if self.weights is not None else {}
 
-    A network that was trained with guidance weights is told that of the settings. With `clip_data` no jump leads beyond
-    the range of pixels (`few_step.clip_end`).
-    """
-    knots = grids.get(settings.grid.name, settings.steps, schedule=schedule, **settings.grid.params)
-    count = x0.shape[0]
-    weight = {"w": jnp.broadcast_to(jnp.float32(settings.weight), (count,))} if told_weight else {}
+        def average(x: Images, t: Times, r: Times) -> Images:
+            u = network(x, t, y, r, **weight)
+            return few_step.clip_end(self.schedule, u, x, t, r) if self.clip_data else u
 
-    def average(x: Images, t: Times, r: Times) -> Images:
-        u = network(x, t, y, r, **weight)
-        return few_step.clip_end(schedule, u, x, t, r) if clip_data else u
+        def jump(x: Images, ends: tuple[Times, Times]) -> tuple[Images, Images]:
+            x = few_step.jump(average, x, *(jnp.full(count, end) for end in ends))
+            return x, x
 
-    def jump(x: Images, ends: tuple[Times, Times]) -> tuple[Images, Images]:
-        x = few_step.jump(average, x, *(jnp.full(count, end) for end in ends))
-        return x, x
-
-    x, states = jax.lax.scan(jump, x0, (knots[:-1], knots[1:]))
-    finite = jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-    evaluations = jnp.full(count, settings.steps, jnp.int32)
-    if settings.times is None:
-        return Solution(x, None, None, evaluations, finite)
-    wanted = jnp.asarray(settings.times, jnp.float32)  # between two jumps the state of the one before is shown
-    states = jnp.concatenate([x0[None], states])
-    shown = states[jnp.searchsorted(knots, wanted + 1e-6, side="right") - 1]
-    solution = Solution(x, shown, wanted, evaluations, finite)
-    return solution._replace(trajectory=flow_matching.to_show(solution, schedule))
+        x, states = jax.lax.scan(jump, x0, (knots[:-1], knots[1:]))
+        finite = jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+        evaluations = jnp.full(count, settings.steps, jnp.int32)
+        if settings.times is None:
+            return Solution(x, None, None, evaluations, finite)
+        wanted = jnp.asarray(settings.times, jnp.float32)  # between two jumps the state of the one before is shown
+        states = jnp.concatenate([x0[None], states])
+        shown = states[jnp.searchsorted(knots, wanted + 1e-6, side="right") - 1]
+        solution = Solution(x, shown, wanted, evaluations, finite)
+        return solution._replace(trajectory=flow_matching.to_show(solution, self.schedule))
 
 
 def check(settings: Settings, schedule: Schedule, weights: tuple[float, float] | None = None) -> None:

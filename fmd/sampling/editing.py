@@ -5,7 +5,7 @@ sampler takes as `noise`. The flow of a model trained with `clip_data` leads man
 noise, the same in every call, is added to an image before it is inverted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from fmd.math import editing
+from fmd.math import editing, paths
 from fmd.math.pixels import to_uint8, to_unit
 from fmd.math.simulators import solve_ode
 from fmd.randomness import example_normal, stream
@@ -66,7 +66,7 @@ def edit(
     if not 0 <= first < 1 or (method == "invert" and first):
         raise ValueError(f"start={first} must be in [0, 1): the time up to which noise is added; 0 for 'invert'")
     target, before = (check_told(sampler, told, len(pixels)) for told in (y, source))
-    schedule, epsilon, inverting = flow_of(sampler).schedule, end_epsilon(sampler), _inverting(sampler)
+    schedule, epsilon = flow_of(sampler).schedule, end_epsilon(sampler)
 
     def compute(
         field: Field, key: TypedKey, index: Index, pixels: Pixels, target: Condition, before: Condition
@@ -82,7 +82,8 @@ def edit(
                 end_epsilon=epsilon,
             )  # fmt: skip
         else:
-            x0 = editing.invert(field, x, args=before, steps=steps, **inverting(index))
+            begin, x = _noised(sampler, x, index)
+            x0 = editing.invert(field, x, start=begin, args=before, steps=steps, end_epsilon=epsilon)
             made = solve_ode(field, x0, args=target, solver="midpoint", steps=steps, end_epsilon=epsilon).x
         return to_uint8(made)
 
@@ -111,12 +112,14 @@ def round_trip(
     """
     pixels = check_images(sampler, images)
     told, width = check_told(sampler, y, len(pixels)), flow_of(sampler).schedule.prior_std
-    inverting, index = _inverting(sampler), np.arange(len(pixels), dtype=np.int32)
+    epsilon, index = end_epsilon(sampler), np.arange(len(pixels), dtype=np.int32)
 
     def compute(field: Field, index: Index, pixels: Pixels, y: Condition) -> tuple[Images, Float[Array, " B"]]:
+        x1 = to_unit(pixels)
+        noised = _noised(sampler, x1, index)
         x0, error = editing.round_trip(
-            field, to_unit(pixels), args=y, steps=steps, solver=solver, **inverting(index)
-        )  # fmt: skip
+            field, x1, noised=noised, args=y, steps=steps, solver=solver, end_epsilon=epsilon
+        )
         return x0 / width, error
 
     found: tuple[np.ndarray, np.ndarray] = ask(
@@ -148,13 +151,11 @@ def interpolate(
     if len(pixels[0]) != len(pixels[1]):
         raise ValueError(f"{len(pixels[0])} images to begin with and {len(pixels[1])} to end with; give one each")
     told, epsilon, ways = check_told(sampler, y, len(pixels[0])), end_epsilon(sampler), tuple(map(float, shares))
-    inverting, index = _inverting(sampler), np.arange(len(pixels[0]), dtype=np.int32)
+    index = np.arange(len(pixels[0]), dtype=np.int32)
 
     def compute(field: Field, index: Index, first: Pixels, second: Pixels, y: Condition) -> UInt8[Array, "..."]:
-        ends = [
-            editing.invert(field, to_unit(end), args=y, steps=steps, **inverting(index, number))
-            for number, end in enumerate((first, second))
-        ]
+        starts = [_noised(sampler, to_unit(end), index, number) for number, end in enumerate((first, second))]
+        ends = [editing.invert(field, x, start=begin, args=y, steps=steps, end_epsilon=epsilon) for begin, x in starts]
         x0 = jnp.stack([editing.slerp(ends[0], ends[1], share) for share in ways], axis=1)
         told = jax.tree.map(lambda part: jnp.repeat(part, len(ways), axis=0), y)
         start = x0.reshape(-1, *x0.shape[2:])
@@ -168,15 +169,9 @@ def interpolate(
     return np.moveaxis(frames, 1, 0)
 
 
-def _inverting(sampler: Prior) -> Callable[..., dict[str, Any]]:
-    """From the places of images (and which of several) the further arguments of `editing.invert`."""
-    plain = {"end_epsilon": end_epsilon(sampler)}
+def _noised(sampler: Prior, x1: Images, index: Index, number: int = 0) -> tuple[Number, Images]:
+    """The time from which images [B, ...] are inverted, and their states there; `number` is that of several sets."""
     if not getattr(sampler.method, "clip_data", False):
-        return lambda *places: plain
-    schedule, shape = flow_of(sampler).schedule, sampler.image_shape
-
-    def noised(index: Index, number: int = 0) -> dict[str, Any]:
-        noise = example_normal(jax.random.fold_in(stream(0, "inverting"), number), index, shape)
-        return plain | {"start": INVERTED_FROM, "noise": noise, "schedule": schedule}
-
-    return noised
+        return 1.0, x1
+    noise = example_normal(jax.random.fold_in(stream(0, "inverting"), number), index, sampler.image_shape)
+    return INVERTED_FROM, paths.interpolate(flow_of(sampler).schedule, noise, x1, INVERTED_FROM)

@@ -109,8 +109,8 @@ def test_black_pixels_are_inverted_to_noise_of_their_own(params, images):
 
     def noise_of(images, number):
         added = example_normal(jax.random.fold_in(stream(0, "inverting"), number), jnp.arange(5), (8, 8, 1))
-        x1 = to_unit(jnp.asarray(images))
-        return editing.invert(field, x1, args=labels, steps=5, start=INVERTED_FROM, noise=added)
+        noised = INVERTED_FROM * to_unit(jnp.asarray(images)) + (1 - INVERTED_FROM) * added
+        return editing.invert(field, noised, start=INVERTED_FROM, args=labels, steps=5)
 
     np.testing.assert_allclose(sampler.invert(images, LABELS, steps=5), noise_of(images, 0), atol=1e-4)
     black = np.zeros_like(images)
