@@ -13,6 +13,7 @@ from fmd import methods
 from fmd.config import Settings
 from fmd.math import few_step
 from fmd.methods import Drawn
+from fmd.models import flops
 from fmd.randomness import key, step_rng
 from tests.helpers.networks import Answering
 
@@ -101,6 +102,30 @@ def test_where_all_times_are_equal_nothing_is_differentiated_or_solved(steps):
     loss = method.loss(Answering(answer), drawn(0.6, 0.6, 10), Answering(lambda *of: answer(*of) + 0.2))
     np.testing.assert_allclose(loss.value, 0.04, rtol=1e-5)
     assert asked == [False, False]
+
+
+def test_a_derivative_costs_a_third_of_a_step_of_flow_matching():
+    """A chain of n layers: n products forward, n for the weights, n - 1 for the inputs, and n more for the tangent."""
+    layers, width, pairs = 9, 4, drawn(0.2, 0.9, 8)
+    kernels = jnp.stack([jnp.eye(width)] * layers)
+
+    def operations(name, **params):
+        method = methods.get(name, **params)
+
+        def loss(kernels):
+            def chain(x, t, y, r):
+                h = jnp.broadcast_to(x.reshape(-1, 1), (len(x), width))
+                for kernel in kernels:
+                    h = h @ kernel
+                return h.mean(axis=1).reshape(x.shape)
+
+            return method.loss(Answering(chain), pairs).value.mean()
+
+        return flops.count(jax.make_jaxpr(jax.grad(loss))(kernels)).total()
+
+    product = 2 * 8 * width**2
+    assert operations("flow_matching") == operations("mean_flow", equal=1.0) == (3 * layers - 1) * product
+    assert operations("mean_flow") == (4 * layers - 1) * product
 
 
 @pytest.mark.parametrize("r", [0.0, 0.4, 1.0])
