@@ -35,7 +35,7 @@ FLAGS_OF = {  # the flags that each mode looks at
 NOT_BESIDE = {
     "samples": FLAGS_OF["eval"] - {"checkpoint", "samples", "source", "reference", "features"},  # drawn already
     "checkpoint": {"source"},  # it carries its own
-    "sweep": {"bits_per_dim", "bits_draws", "teacher", "classify", "against", "paired", "draws"},
+    "sweep": {"bits_per_dim", "bits_draws", "classify", "against", "paired", "draws"},
     "images": {"condition"},
 }  # flags that have no effect where another is given
 

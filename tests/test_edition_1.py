@@ -32,7 +32,8 @@ def edition(tmp_path_factory):
     """The folder with `run` and `export`."""
     folder = tmp_path_factory.mktemp("edition_1")
     with tarfile.open(FIXTURE / "edition_1.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not known to Python 3.11.2
+        archive.extractall(folder)
     return folder
 
 

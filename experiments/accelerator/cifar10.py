@@ -90,7 +90,8 @@ def unpacked(archive: Path, folder: Path) -> Path:
         half = folder.with_name(f".{folder.name}")
         shutil.rmtree(half, ignore_errors=True)
         with tarfile.open(archive) as file:
-            file.extractall(half, filter="data")
+            file.extraction_filter = getattr(tarfile, "data_filter", None)  # not known to Python 3.11.2
+            file.extractall(half)
         half.replace(folder)
     return folder
 

@@ -51,6 +51,7 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
     settings = settings_of(parsed, overrides, sampler.settings)
     dataset = load_data(sampler.info.config, overrides, trust=parsed.trust)
     folder = samples_folder(checkpoint)
+    teacher = None if parsed.teacher is None else samplers.load(parsed.teacher, trust=parsed.trust)
     if sweeping:
         kind, values = sweeping
         asked = {name for name in cli.SETTINGS if parsed[name].value is not None}
@@ -58,10 +59,9 @@ def evaluate(parsed: flags.FlagValues, overrides: Overrides) -> None:
             raise ValueError(f"--sweep={kind} tries several values and --{kind} asks for one; leave it out")
         sweep.run(
             checkpoint, sampler, dataset, request, settings, kind, values,
-            folder=folder, found=found, one_solver="solver" in asked,
+            folder=folder, found=found, one_solver="solver" in asked, teacher=teacher,
         )  # fmt: skip
     else:
-        teacher = None if parsed.teacher is None else samplers.load(parsed.teacher, trust=parsed.trust)
         result = evaluation.evaluate(sampler, dataset, request, settings, folder=folder, teacher=teacher)
         report(result, found / "eval.json")
     shutil.rmtree(folder, ignore_errors=True)

@@ -26,9 +26,8 @@ from fmd.evaluation.labels import FREQUENCIES, choose_labels
 from fmd.evaluation.metrics import NEIGHBOURS, SUBSET_SIZE, SUBSETS
 from fmd.evaluation.real_features import Reference
 from fmd.evaluation.sample_pool import Pool
-from fmd.evaluation.teacher import distance
+from fmd.evaluation.teacher import Taught
 from fmd.evaluation.validation import make_validation
-from fmd.files import some
 from fmd.math import solvers
 from fmd.math.simulators import TOLERANCE
 from fmd.sampling import checks
@@ -98,8 +97,8 @@ def evaluate(
     if sampler.info.cost is not None:
         result["cost"] |= {f"training_{name}": value for name, value in sampler.info.cost.items()}
     if teacher is not None:
-        labels = labels_of(request, dataset)
-        figures["distance_to_teacher"] = distance(sampler, settings, teacher, labels, **same)
+        taught = Taught(sampler, teacher, labels_of(request, dataset), **same)
+        figures["distance_to_teacher"] = taught.distance(sampler, settings)
     if count := request.likelihood_examples:
         draws = request.likelihood_draws
         figures["likelihood"] = generative.likelihood(sampler, test, examples=count, draws=draws, **same)
@@ -175,12 +174,8 @@ def check_fits(sampler: Sampler, dataset: ImageDataset) -> None:
             f"the model is told {sampler.info.conditions or 'labels'}, but the data set now has "
             f"{told or 'labels'}; restore the data it was trained on"
         )
-    names = sampler.info.class_names, dataset.class_names
-    if None not in names and names[0] != names[1]:
-        renamed = [f"{old} -> {new}" for old, new in zip(*names, strict=True) if old != new]  # type: ignore[arg-type]
-        raise ValueError(
-            f"the classes are not those that the model was trained on: {some(renamed)}; restore their names"
-        )
+    if renamed := checks.renamed_classes(sampler.info.class_names, dataset.class_names):
+        raise ValueError(f"the classes are not those that the model was trained on: {renamed}; restore their names")
     if sampler.info.data_digest not in (None, dataset.digest()):
         logging.warning("%s holds other data than the model was trained on", dataset.name)
 

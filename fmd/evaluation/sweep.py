@@ -20,7 +20,8 @@ from absl import logging
 from fmd.blocks import Block, Plain
 from fmd.config import Settings
 from fmd.data import ImageDataset
-from fmd.evaluation.evaluate import Request, judge_samples, settings_of
+from fmd.evaluation.evaluate import Request, judge_samples, labels_of, settings_of
+from fmd.evaluation.teacher import Taught
 from fmd.files import write_json
 from fmd.math import solvers
 from fmd.pictures import plots
@@ -30,7 +31,7 @@ from fmd.sampling.sampler import Sampler, load
 NUMBERS = {"weight": (0.0, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0), "shift": (0.5, 0.7, 1.0, 1.4, 2.0)}
 STEPS = (5, 10, 20, 50)
 FIXED = ("euler", "midpoint", "heun")
-JUMP, JUMPS = "jump", (1, 2, 4, 8)  # of networks with a second time; they are not guided
+JUMPS = (1, 2, 4, 8)  # of networks with a second time; they are not guided
 ADAPTIVE = "tsit5"
 TOLERANCES = (1e-2, 1e-3)  # a grey level is 8e-3; by the solver's own default, 1e-5, a sweep takes hours on a CPU
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage")  # of the first reference split
@@ -92,8 +93,8 @@ def points(
             found += [Point(f"{solver} {e:g}", asked.replace(tolerance=e)) for e in tolerances]
         else:
             asked = replace(settings, solver=solver, rtol=None, atol=None)
-            asked = asked.replace(weight=1.0) if solver == JUMP else asked
-            usual = JUMPS if solver == JUMP else STEPS
+            asked = asked.replace(weight=1.0) if solver == solvers.JUMP else asked
+            usual = JUMPS if solver == solvers.JUMP else STEPS
             found += [Point(f"{solver} {n}", asked.replace(steps=n)) for n in counts or usual]
     return found
 
@@ -110,14 +111,19 @@ def run(
     folder: Path,
     found: Path | None = None,
     one_solver: bool = False,
+    teacher: Sampler | None = None,
 ) -> list[Plain]:
     """One row per point: its label, the main figures and the cost; printed and saved as they come.
 
-    They are saved in the folder `found`; default: the checkpoint's own.
+    They are saved in the folder `found`; default: the checkpoint's own. With a `teacher` each row has the distance
+    from its images, too.
     """
     todo = points(kind, values, settings, sampler.info.averages, one_solver=one_solver)
     for point in todo:
         settings_of(sampler, request, point.settings)  # refused now, not after the points before
+    taught = None
+    if teacher is not None:
+        taught = Taught(sampler, teacher, labels_of(request, dataset), request.seed, quiet=False)
     rows: list[Plain] = []
     recorded: list[Plain] = []
     for point in todo:
@@ -127,6 +133,7 @@ def run(
         row = {kind: point.label} | {name: figures[request.references[0]][name] for name in COLUMNS}
         row |= {"class_accuracy": figures.get("class_accuracy"), "evaluations": cost["evaluations_per_image"]}
         row |= {"failed": cost["failed"]}
+        row |= {} if taught is None else {"to_teacher": taught.distance(judged, point.settings)}
         rows.append(row)
         recorded.append(result["settings"])
         print(line(row) if len(rows) > 1 else f"{header(row)}\n{line(row)}", flush=True)

@@ -11,27 +11,27 @@ from jaxtyping import Int
 from fmd.config import Settings
 from fmd.math.pixels import to_unit
 from fmd.randomness import key
+from fmd.sampling.checks import refuse_other
 from fmd.sampling.sampler import Sampler
+from fmd.types import Images
 
 EXAMPLES, STEPS = 200, 50  # 100 evaluations of the teacher for each, by the midpoint rule
 
 
-def distance(
-    sampler: Sampler, settings: Settings, teacher: Sampler, labels: Int[np.ndarray, " N"], seed: int, *, quiet: bool
-) -> float:
-    """The mean square distance over `EXAMPLES` images; the teacher is guided as `settings` or its own say.
+class Taught:
+    """The images of a teacher, `EXAMPLES` of them, guided as its own settings say.
 
-    Raises ValueError for a teacher of other images or classes.
+    Raises ValueError for a teacher of other images, classes or conditions than the model's.
     """
-    if (teacher.image_shape, teacher.num_classes) != (sampler.image_shape, sampler.num_classes):
-        raise ValueError(
-            f"--teacher makes {teacher.image_shape} images of {teacher.num_classes} classes, this model "
-            f"{sampler.image_shape} of {sampler.num_classes}; give a model of the same images"
-        )
-    asked = labels[:EXAMPLES]
-    guided = teacher.settings.replace(solver="midpoint", steps=STEPS)
-    ours, theirs = (
-        to_unit(jnp.asarray(model.sample(asked, key(seed), how, quiet=quiet).images))
-        for model, how in ((sampler, settings), (teacher, guided))
-    )
-    return float(jnp.mean((ours - theirs) ** 2))
+
+    def __init__(self, sampler: Sampler, teacher: Sampler, labels: Int[np.ndarray, " N"], seed: int, *, quiet: bool):
+        refuse_other("--teacher", teacher.info, sampler.info)
+        self.labels, self.seed, self.quiet = labels[:EXAMPLES], seed, quiet
+        self.images = self._draw(teacher, teacher.settings.replace(solver="midpoint", steps=STEPS))
+
+    def distance(self, sampler: Sampler, settings: Settings) -> float:
+        """The mean square distance of the model's images from the teacher's."""
+        return float(jnp.mean((self._draw(sampler, settings) - self.images) ** 2))
+
+    def _draw(self, sampler: Sampler, settings: Settings) -> Images:
+        return to_unit(jnp.asarray(sampler.sample(self.labels, key(self.seed), settings, quiet=self.quiet).images))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fmd.blocks import as_plain
 from fmd.export import describe, snippets
 from fmd.export.quality import Figures
-from fmd.methods.jumps import JUMP
+from fmd.math.solvers import JUMP
 from fmd.models.conditions import on_grid
 from fmd.run_info import RunInfo
 from fmd.sampling.overview import Overview

@@ -35,7 +35,7 @@ from fmd.export.places import origin, without_folders
 from fmd.export.quality import evaluations, find_figures
 from fmd.files import atomic_path, expand, write_json
 from fmd.math import solvers
-from fmd.methods.jumps import JUMP
+from fmd.math.solvers import JUMP
 from fmd.pictures.grids import save_png
 from fmd.randomness import stream
 from fmd.run_info import RunInfo

@@ -45,11 +45,20 @@ ADAPTIVE = {"tsit5": 7, "dopri5": 7, "dopri8": 14, "bosh3": 4}
 
 STAGES = FIXED | ADAPTIVE
 
+JUMP = "jump"
+"""The solver of `Settings` that takes steps of an average velocity. It is none of an equation."""
 
-def check_name(solver: str) -> None:
-    """Raises ValueError with the list of solvers where the name is not one of them."""
-    if solver not in FIXED and solver not in ADAPTIVE:
-        raise ValueError(f"unknown solver {solver!r}: fixed grids {sorted(FIXED)}, adaptive {sorted(ADAPTIVE)}")
+
+def check_name(solver: str, *, jumps: bool = False) -> None:
+    """Raises ValueError with the list of solvers where the name is not one of them; `jumps` where those are one."""
+    if solver in STAGES or (jumps and solver == JUMP):
+        return
+    known = f"fixed grids {sorted(FIXED)}, adaptive {sorted(ADAPTIVE)}"
+    if solver == JUMP:
+        raise ValueError(
+            f"solver {JUMP!r} needs a network that is told a second time, as mean_flow trains it; choose of {known}"
+        )
+    raise ValueError(f"unknown solver {solver!r}: {known}{f', average velocity {JUMP!r}' if jumps else ''}")
 
 
 def make_knots(grid: TimeList | None, steps: int, t0: Scalars, t1: Scalars, dtype: np.dtype) -> Knots:

@@ -10,15 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from fmd.config import Settings
-from fmd.math import few_step, grids
+from fmd.math import few_step, grids, solvers
 from fmd.math.couplings import Coupling
 from fmd.math.schedules import Schedule
 from fmd.math.simulators import Solution
+from fmd.math.solvers import JUMP
 from fmd.methods import flow_matching
 from fmd.methods.flow_matching import FlowMatching
 from fmd.types import Condition, Field, Images, Network, Rng, Times
-
-JUMP = "jump"  # the solver of `Settings` that takes steps of the average velocity
 
 
 class Jumps:
@@ -64,6 +63,7 @@ class Jumps:
         if settings.solver == JUMP:
             check(settings, self.schedule, self.weights)
         else:
+            solvers.check_name(settings.solver, jumps=True)
             self.flow.check(settings)
 
     def _jumps(self, network: Network, x0: Images, y: Condition, settings: Settings) -> Solution:

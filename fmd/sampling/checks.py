@@ -1,14 +1,16 @@
 """Requests to a sampler, checked: conditions, noise, settings, and whose code a folder asks to run."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from fmd.config import Settings
+from fmd.files import some
 from fmd.math import solvers
 from fmd.methods import Method
 from fmd.models import conditions
@@ -128,6 +130,28 @@ def refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
             f"steps = {settings.steps} has no effect with {settings.solver!r}, which chooses its own steps; leave it "
             f"out, give a tolerance, or take a solver with steps: {', '.join(solvers.FIXED)}"
         )
+
+
+def refuse_other(what: str, theirs: RunInfo, ours: RunInfo) -> None:
+    """Raises ValueError where a model, `what` it is, has other images, classes or conditions than this one.
+
+    Other training data, by their digest, are worth a warning.
+    """
+    for key in ("image_shape", "num_classes", "conditions"):
+        if getattr(theirs, key) != getattr(ours, key):
+            raise ValueError(
+                f"{what}: its {key} is {getattr(theirs, key)}, this model's {getattr(ours, key)}; give a model of the "
+                f"same images"
+            )
+    if renamed := renamed_classes(theirs.class_names, ours.class_names):
+        raise ValueError(f"{what}: its classes are not this model's: {renamed}; give a model of the same images")
+    if None not in (digests := {theirs.data_digest, ours.data_digest}) and len(digests) > 1:
+        logging.warning("%s: it was trained on other data than this model", what)
+
+
+def renamed_classes(old: Sequence[str] | None, new: Sequence[str] | None) -> str:
+    """The classes of another name, `was -> is`; empty where there are none, or names are not known."""
+    return some([f"{was} -> {now}" for was, now in zip(old or (), new or (), strict=False) if was != now])
 
 
 def refuse_imports(path: str | Path, info: RunInfo) -> None:

@@ -187,12 +187,7 @@ class Sampler:
         if path not in self._weak:
             params, info = load_weights(path)
             checks.refuse_imports(path, info)
-            for key in ("image_shape", "num_classes", "conditions"):
-                if getattr(info, key) != getattr(self.info, key):
-                    raise ValueError(
-                        f"guidance.weak={path}: its {key} is {getattr(info, key)}, this model's "
-                        f"{getattr(self.info, key)}; give an earlier step or a smaller model of the same task"
-                    )
+            checks.refuse_other(f"guidance.weak={path}", info, self.info)
             if info.config.path != self.info.config.path:
                 raise ValueError(f"guidance.weak={path} was trained along another path; give a model of the same path")
             self._weak[path] = model_of(info), replicate(self.layout, params)

@@ -24,7 +24,7 @@ from fmd.methods.method import Flow
 from fmd.models import conditions
 from fmd.models.network import ModelNetwork
 from fmd.run_info import RunInfo
-from fmd.sampling.checks import refuse_imports
+from fmd.sampling.checks import refuse_imports, refuse_other
 from fmd.sampling.sampler import model_of
 from fmd.training.tuning import Tuning
 from fmd.types import Condition, Images, Mask, Network, Params, Times
@@ -143,12 +143,7 @@ def teacher_of(config: Config, workdir: Path, info: RunInfo) -> Teacher | None:
         )
     params, theirs = load_weights(path)
     refuse_imports(path, theirs)
-    for key in ("image_shape", "num_classes", "conditions"):
-        if getattr(theirs, key) != getattr(info, key):
-            raise ValueError(
-                f"config.teacher: the {key} of {path} is {getattr(theirs, key)}, this run's {getattr(info, key)}; "
-                f"give a model of the same images"
-            )
+    refuse_other(f"config.teacher={path}", theirs, info)
     if theirs.config.path.schedule != config.path.schedule:
         raise ValueError(
             f"config.teacher: {path} was trained along the schedule {dict(theirs.config.path.schedule)}, this run "

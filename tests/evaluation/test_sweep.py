@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 
-from fmd.evaluation import evaluate, sweep
+from fmd.evaluation import evaluate, sweep, teacher
 from tests.helpers.judged import REQUEST
 
 
@@ -22,6 +22,18 @@ def test_a_sweep_is_a_row_per_point(sampler, dataset, settings, tmp_path, capsys
     assert (shared["rule"], shared["solver"]) == ({"name": "cfg"}, "euler")
     assert (shared["features"], shared["classes"]) == ("quarters-1", "test")  # as of a single evaluation
     assert found["rows"][0]["failed"] == 0
+
+
+def test_a_sweep_has_the_distance_to_a_teacher(sampler, dataset, settings, tmp_path, monkeypatch):
+    """Drawn once; by the teacher's own solver the distance is nothing."""
+    monkeypatch.setattr(teacher, "STEPS", 2)
+    todo = settings.replace(solver="midpoint"), "steps", ("1", "2")
+    rows = sweep.run(
+        tmp_path, sampler, dataset, REQUEST, *todo, folder=tmp_path, one_solver=True, teacher=sampler
+    )  # fmt: skip
+    assert rows[0]["to_teacher"] > 1e-3
+    assert rows[1]["to_teacher"] == 0
+    assert json.loads((tmp_path / "sweep_steps.json").read_text())["rows"] == rows
 
 
 def test_a_sweep_that_is_stopped_leaves_what_it_found(sampler, dataset, settings, tmp_path, monkeypatch):

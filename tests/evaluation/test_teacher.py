@@ -8,18 +8,27 @@ import pytest
 from fmd.evaluation import teacher
 from fmd.sampling.sampler import Sampler
 
+LABELS = np.zeros(6, np.int32)
+
 
 def test_a_model_is_at_no_distance_from_itself_by_the_same_solver(sampler, monkeypatch):
     monkeypatch.setattr(teacher, "STEPS", 4)
-    labels = np.zeros(6, np.int32)
+    taught = teacher.Taught(sampler, sampler, LABELS, 0, quiet=True)
     same = sampler.settings.replace(solver="midpoint", steps=4)
-    assert teacher.distance(sampler, same, sampler, labels, 0, quiet=True) == 0
-    other = sampler.settings.replace(solver="euler", steps=1)
-    assert teacher.distance(sampler, other, sampler, labels, 0, quiet=True) > 1e-3
+    assert taught.distance(sampler, same) == 0
+    assert taught.distance(sampler, sampler.settings.replace(solver="euler", steps=1)) > 1e-3
 
 
-def test_a_teacher_of_other_images_is_refused(sampler):
-    info = dataclasses.replace(sampler.info, image_shape=(4, 4, 1))
-    small = Sampler.from_info(info, params=sampler.params, model=sampler.model)
-    with pytest.raises(ValueError, match=r"--teacher makes \(4, 4, 1\) images"):
-        teacher.distance(sampler, sampler.settings, small, np.zeros(2, np.int32), 0, quiet=True)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_shape": (4, 4, 1)}, r"--teacher: its image_shape is \(4, 4, 1\), this model's \(8, 8, 1\)"),
+        ({"class_names": ("Shirt", "1", "2", "3")}, "--teacher: its classes are not this model's: Shirt -> 0"),
+    ],
+)
+def test_a_teacher_of_other_images_is_refused(sampler, changes, message):
+    named = {"model": sampler.model, "params": sampler.params}
+    ours = Sampler.from_info(dataclasses.replace(sampler.info, class_names=tuple("0123")), **named)
+    theirs = Sampler.from_info(dataclasses.replace(sampler.info, **changes), **named)
+    with pytest.raises(ValueError, match=message):
+        teacher.Taught(ours, theirs, LABELS, 0, quiet=True)

@@ -236,7 +236,7 @@ def test_a_condition_without_such_an_image_is_one_line(y, message):
     [
         ({}, {"sde": {"name": "sigma"}, "solver": "heun"}, "needs the score, and method 'bridge' has none"),
         ({"gamma": 0.5}, {"schedule": {"name": "cosine"}}, "along the schedule of its training"),
-        ({}, {"solver": "jump"}, "'jump'"),
+        ({}, {"solver": "jump"}, "'jump' needs a network that is told a second time"),
     ],
 )
 def test_what_a_bridge_cannot_do_is_refused(params, settings, message):

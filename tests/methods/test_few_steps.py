@@ -352,12 +352,21 @@ def test_wrong_parameters_are_one_line(name, params, message):
         ("mean_flow", {"weight": 2.0}, "jumps are not guided"),
         ("shortcut", {"rule": {"name": "apg"}}, "jumps are not guided"),
         ("mean_flow", {"sde": {"name": "sigma"}}, "sample.sde = .* has no effect with solver 'jump'"),
-        ("flow_matching", {}, "'jump'"),
+        ("flow_matching", {}, "solver 'jump' needs a network that is told a second time, as mean_flow trains it"),
+        ("reflow", {}, "solver 'jump' needs a network that is told a second time"),
+        ("mean_flow", {"solver": "jumpp"}, "unknown solver 'jumpp': .*'midpoint'.*, average velocity 'jump'"),
+        ("shortcut", {"solver": "jumpp"}, "unknown solver 'jumpp': .*, average velocity 'jump'"),
     ],
 )
 def test_what_jumps_cannot_do_is_refused(name, settings, message):
     with pytest.raises(ValueError, match=message):
         methods.get(name).check(Settings(solver="jump").replace(**settings))
+
+
+def test_a_method_without_jumps_does_not_name_them():
+    with pytest.raises(ValueError, match="unknown solver 'jumpp': fixed") as refused:
+        methods.get("flow_matching").check(Settings(solver="jumpp"))
+    assert "average velocity" not in str(refused.value)
 
 
 def test_a_key_that_a_method_does_not_look_at_is_refused():

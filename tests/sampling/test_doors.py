@@ -118,7 +118,7 @@ def test_a_weaker_model_of_another_task_is_refused(sampler, info, tmp_path):
     store = Store(tmp_path / "checkpoints")
     store.save(2, ema={name: {"w": np.zeros(1)} for name in info.averages}, train={"step": np.int32(2)})
     store.close()
-    with pytest.raises(ValueError, match="its num_classes is 9, this model's 4"):
+    with pytest.raises(ValueError, match="its num_classes is 9, this model's 4; give a model of the same images"):
         sampler(LABELS, KEY, rule={"weak": str(tmp_path)})
 
 

@@ -1,5 +1,6 @@
 """Runs that begin with the weights of others, or learn from them: by hand, by a first run, by a frozen teacher."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -198,5 +199,28 @@ def test_what_does_not_fit_is_one_line(flow, tmp_path):
 def test_a_teacher_of_other_images_is_refused(flow):
     info = recipes.make_info(toys.config(**JUMPS), toys.dataset())
     config = toys.config(**JUMPS, teacher=str(flow[0]))
-    with pytest.raises(ValueError, match=r"the image_shape of .* is \(8, 8, 1\), this run's \(8, 8, 3\)"):
+    with pytest.raises(ValueError, match=r"teacher=.*: its image_shape is \(8, 8, 1\), this model's \(8, 8, 3\)"):
         origin.teacher_of(config, flow[0], info.replace(image_shape=(8, 8, 3)))
+
+
+def test_a_teacher_of_other_classes_is_refused_and_of_other_data_told_of(flow, tmp_path, caplog):
+    """Clothes are as large as digits, and as many."""
+    info = recipes.make_info(toys.config(**JUMPS), toys.dataset())
+    config = toys.config(**JUMPS, teacher=str(tmp_path / "clothes"))
+    shutil.copytree(flow[0], tmp_path / "clothes")
+    written = tmp_path / "clothes" / "config.json"
+    theirs = json.loads(written.read_text())
+
+    def teach(names, **changes):
+        written.write_text(json.dumps(theirs | changes | {"class_names": names}))
+        with caplog.at_level("WARNING"):
+            caplog.clear()
+            origin.teacher_of(config, flow[0], info.replace(class_names=tuple("0123")))
+        return caplog.text
+
+    with pytest.raises(ValueError, match=r"its classes are not this model's: Shirt -> 2, Coat -> 3; give a model of"):
+        teach(["0", "1", "Shirt", "Coat"])
+    assert teach(list("0123")) == ""
+    assert "other data" in teach(list("0123"), data_digest="another")
+    assert "other data" in teach(None, data_digest="another")  # no names: no more can be known
+    assert teach(None, data_digest=None) == ""  # older than digests
