@@ -43,6 +43,10 @@ class FlowMatching:
     that lies at the end of its range is no error, and fields clip that prediction. A background then comes out as
     black as it is, not in the greys of the network's error.
 
+    `margin` is the same within bounds, and fields clip nothing: so far beyond the end of its range a pixel of the
+    prediction is as good as at it, and an overshoot of more counts for what it is more. `clip_data` costs likelihoods
+    and predictions of the image, the margin costs the first a little.
+
     `edge` is for predictions of data or noise: the velocity that they amount to is told, and weighed, no closer than
     that to the end where it is not known. With the linear schedule, data and weighting = "velocity" the loss is
     |data - x1|^2 / max(1 - t, edge)^2, that of JiT with 0.05 (arXiv 2511.13720). By default 0.01 when sampling.
@@ -56,6 +60,7 @@ class FlowMatching:
     weighting: Literal["prediction", "velocity"] = "prediction"
     label_dropout: float = 0.1
     clip_data: bool = False
+    margin: Annotated[float, Between(0, 1)] = 0.0
     edge: Annotated[float, Between(0, 0.5, open_low=True, open_high=True)] | None = None
 
     second_time = False
@@ -66,6 +71,11 @@ class FlowMatching:
             raise ValueError(
                 f"config.train.weighting = 'velocity' with config.path.prediction = {self.prediction!r} gives "
                 f"infinite weights at an end of [0, 1]; set config.path.times.clip, e.g. to 0.01, or config.method.edge"
+            )
+        if self.margin and self.clip_data:
+            raise ValueError(
+                f"config.method.margin = {self.margin:g} has no effect with clip_data, which forgives every overshoot; "
+                f"leave one of them out"
             )
 
     def draw(self, rng: Rng, x1: Images, y: Condition) -> Drawn:
@@ -86,9 +96,9 @@ class FlowMatching:
         }
         predicted = network(x_t, drawn.t, network.drop(drawn.y, drawn.untold))
         error = predicted - targets[self.prediction]()
-        if self.clip_data:
+        if self.clip_data or self.margin:
             data = paths.convert(self.schedule, x_t, drawn.t, predicted, source=self.prediction, target="data")
-            error = without_overshoot(error, data, drawn.x1)
+            error = without_overshoot(error, data, drawn.x1, jnp.inf if self.clip_data else self.margin)
         squared = jnp.mean(error**2, axis=tuple(range(1, error.ndim)))
         if self.weighting == "velocity":
             squared = squared * velocity_weight(self.schedule, drawn.t, self.prediction, self.edge or 0.0)
@@ -134,10 +144,15 @@ def draw_pair(rng: Rng, x1: Images, y: Condition, t: Times, coupling: Coupling, 
     return Drawn(x0, x1, y, t, rng.uniform("label_dropout") < label_dropout)
 
 
-def without_overshoot(error: Images, data: Images, x1: Images) -> Images:
-    """The error [B, ...], zero where the predicted data lie beyond a pixel of x1 at the end of [-1, 1]."""
-    beyond = ((x1 <= -1) & (data < -1)) | ((x1 >= 1) & (data > 1))
-    return jnp.where(beyond, 0.0, error)
+def without_overshoot(error: Images, data: Images, x1: Images, margin: float = jnp.inf) -> Images:
+    """The error [B, ...] without what the predicted data lie beyond a pixel of x1 at the end of [-1, 1].
+
+    Of an overshoot of more than `margin` the rest remains. `error` is proportional to data - x1 in each pixel.
+    """
+    overshoot = jnp.where(x1 <= -1, -1 - data, jnp.where(x1 >= 1, data - 1, 0.0))
+    beyond = overshoot > 0
+    share = jnp.maximum(overshoot - margin, 0.0) / jnp.where(beyond, overshoot, 1.0)
+    return jnp.where(beyond, share * error, error)
 
 
 def clipped(velocity: Velocity, schedule: Schedule) -> Velocity:

@@ -1,5 +1,7 @@
 """The loss in closed form: an untrained network, label dropout, prediction types, pseudo-Huber."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,16 +119,39 @@ def test_infinite_weights_are_refused_with_the_key_that_cures_them():
         FlowMatching(prediction="data", weighting="velocity")
 
 
-def test_an_overshoot_of_a_pixel_at_the_end_of_its_range_is_no_error():
-    method, plain = FlowMatching(clip_data=True), FlowMatching()
-    x1 = jnp.array([-1.0, -1.0, 1.0, 1.0, 0.5]).reshape(5, 1, 1, 1)
-    data = jnp.array([-1.5, -0.9, 1.2, 0.8, 1.4]).reshape(5, 1, 1, 1)
-    t, x0 = jnp.full(5, 0.5), jnp.zeros((5, 1, 1, 1))
-    drawn = Drawn(x0, x1, jnp.zeros(5, jnp.int32), t, jnp.zeros(5, bool))
-    velocity = (data - 0.5 * x1) / 0.5  # that predicts these data at x_t = x1 / 2
-    free, full = (m.loss(constant(velocity), drawn).value for m in (method, plain))
-    np.testing.assert_allclose(full, ((data - x1) / 0.5).ravel() ** 2, rtol=1e-5)
-    np.testing.assert_allclose(free, [0.0, full[1], 0.0, full[3], full[4]], rtol=1e-5)
+@pytest.mark.parametrize("prediction", ["velocity", "data", "noise"])
+@pytest.mark.parametrize(
+    ("method", "errors"),
+    [
+        ({}, [-0.5, 0.1, 0.2, -0.2, 0.9, -0.01]),
+        ({"clip_data": True}, [0.0, 0.1, 0.0, -0.2, 0.9, 0.0]),
+        ({"margin": 0.05}, [-0.45, 0.1, 0.15, -0.2, 0.9, 0.0]),
+    ],
+)
+def test_an_overshoot_of_a_pixel_at_the_end_of_its_range_is_no_error(method, errors, prediction):
+    """Of any size, or up to a margin: beyond that the rest of it is; so is the derivative."""
+    x1 = jnp.array([-1.0, -1.0, 1.0, 1.0, 0.5, -1.0]).reshape(6, 1, 1, 1)
+    data = jnp.array([-1.5, -0.9, 1.2, 0.8, 1.4, -1.01]).reshape(6, 1, 1, 1)
+    t, x0 = jnp.full(6, 0.5), jnp.zeros((6, 1, 1, 1))
+    drawn = Drawn(x0, x1, jnp.zeros(6, jnp.int32), t, jnp.zeros(6, bool))
+    scale = {"velocity": 2.0, "data": 1.0, "noise": -1.0}[prediction]  # of an error of the data, at x_t = x1 / 2
+    answer = {"velocity": 2 * data - x1, "data": data, "noise": x1 - data}[prediction]
+    loss = partial(loss_of, FlowMatching(prediction=prediction, **method), drawn)
+    np.testing.assert_allclose(loss(answer), (scale * np.array(errors)) ** 2, rtol=1e-4, atol=1e-10)
+    slope = jax.grad(lambda answer: loss(answer).sum())(answer).ravel()
+    np.testing.assert_allclose(slope, 2 * scale * np.array(errors), rtol=1e-4, atol=1e-6)
+
+
+def loss_of(method, drawn, answer):
+    return method.loss(constant(answer), drawn).value
+
+
+def test_a_margin_changes_no_field_and_none_is_beside_clipping():
+    network = Answering(lambda x, t, y, r: -3.0 * x)
+    x, t, y = jnp.ones((2, 4)), jnp.full(2, 0.5), jnp.zeros(2, jnp.int32)
+    np.testing.assert_array_equal(FlowMatching(margin=0.1).field(network)(t, x, y), -3.0 * x)
+    with pytest.raises(ValueError, match=r"margin = 0\.1 has no effect with clip_data"):
+        FlowMatching(margin=0.1, clip_data=True)
 
 
 @pytest.mark.parametrize("weight", [1.0, 2.0])
