@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
         # In so few steps Muon comes much further than Adam; over long runs it has not been tried.
         "optimizer": {"name": "muon", "learning_rate": 6e-3, "warmup_steps": 0},
         "ema": {"decays": (0.995,)},
+        "sample": {"guidance": {"weight": 1.8}},
         "checkpoint": {"every": 500},
         "log": {"eval_every": 500, "samples_every": 1000},
     }  # fmt: skip

@@ -76,6 +76,7 @@ def settings_of(config: configs.Config, shape: tuple[int, ...]) -> dict[str, Any
         "clip_norm": config.optimizer.clip_norm,
         "decay": config.ema.decays[0],
         "label_dropout": config.train.label_dropout,
+        "margin": config.method.get("margin", 0.0),
         "weight": config.sample.weight,
         "steps": config.sample.steps,
     }

@@ -39,7 +39,7 @@ class Training:
     def step(self, x1: Tensor, y: Tensor, t: Tensor, x0: Tensor, rate: float) -> Tensor:
         """One step on a batch whose labels are dropped already; its loss."""
         self.count += 1
-        loss = loss_of(self.predict, x1, y, t, x0)
+        loss = loss_of(self.predict, x1, y, t, x0, self.settings["margin"])
         self.network.zero_grad()
         loss.backward()
         if self.settings["clip_norm"]:

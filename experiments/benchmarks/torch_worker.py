@@ -47,10 +47,16 @@ def build(settings: dict[str, Any], variant: str, *, training: bool) -> tuple[UN
     return network, predict
 
 
-def loss_of(predict: Predict, x1: Tensor, y: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-    """The mean squared error of the velocity on the straight path."""
+def loss_of(predict: Predict, x1: Tensor, y: Tensor, t: Tensor, x0: Tensor, margin: float = 0.0) -> Tensor:
+    """The mean squared error of the velocity on the straight path, an overshoot of `margin` forgiven."""
     at = t[:, None, None, None]
-    return torch.mean((predict(at * x1 + (1 - at) * x0, t, y) - (x1 - x0)) ** 2)
+    error = predict(at * x1 + (1 - at) * x0, t, y) - (x1 - x0)
+    if margin:
+        overshoot = (1 - at) * error * ((x1 >= 1).float() - (x1 <= -1).float())
+        beyond = overshoot > 0
+        share = (overshoot - margin).clamp(min=0) / torch.where(beyond, overshoot, 1)
+        error = torch.where(beyond, share * error, error)
+    return torch.mean(error**2)
 
 
 def train(network: UNet, predict: Predict, settings: dict[str, Any], steps: int) -> Callable[[], None]:
@@ -70,7 +76,7 @@ def train(network: UNet, predict: Predict, settings: dict[str, Any], steps: int)
         y = torch.where(torch.rand(batch, device=DEVICE) < settings["label_dropout"], 10, labels[rows])
         uniform = (ranks + torch.rand(batch, device=DEVICE)) / batch  # stratified, then logit-normal
         t = torch.sigmoid(torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6)))
-        loss = loss_of(predict, x1, y, t, torch.randn_like(x1))
+        loss = loss_of(predict, x1, y, t, torch.randn_like(x1), settings["margin"])
         optimizer.zero_grad()
         loss.backward()
         if settings["clip_norm"]:

@@ -42,7 +42,7 @@ THREE = (123, 124, 125)
 ROWS = (
     Row("digits", {0: "digits_cpu"}, machine=BUSY, what="by its pixels"),
     Row("mnist_baseline", seeds("mnist_baseline_cpu", 42, 43, 44), "8 to 10", machine=ONE),
-    Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", *THREE), "3 to 12", "1.5 GB", TWO),
+    Row("mnist_cfg_strong", seeds("mnist_cfg_strong_cpu", *THREE), "4 to 6", "1.5 GB", TWO),
     Row("mnist_one_step", seeds("mnist_one_step_cpu_1200", *THREE), "48 to 104", "2.1 GB", BUSY),
     Row("mnist_one_step", seeds("mnist_one_step_cpu_1200_jumps2", *THREE), "48 to 104", "2.1 GB", BUSY, "by two jumps"),
     Row("mnist_transformer", {123: "mnist_transformer_cpu"}, memory="1.7 GB", machine=ONE),
@@ -51,7 +51,7 @@ ROWS = (
     Row("mnist_super_resolution", {123: "mnist_super_resolution_cpu"}, "11", "1.5 GB", BUSY),
     Row("mnist_super_resolution", {123: "mnist_super_resolution_mean_cpu"}, "13", machine=ONE, what="a regression"),
     Row("mnist_super_resolution", {123: "mnist_bridge_cpu"}, machine=ONE, what="a bridge"),
-    Row("fashion_mnist", seeds("fashion_mnist_cpu", *THREE), "20 to 23", "1.5 GB", ONE),
+    Row("fashion_mnist", seeds("fashion_mnist_cpu", *THREE), "5 to 6", "1.5 GB", BUSY),
     Row("fashion_mnist_one_step", seeds("fashion_mnist_one_step_cpu_1200", *THREE), "48 to 101", "2.1 GB", BUSY),
     Row(
         "fashion_mnist_one_step",

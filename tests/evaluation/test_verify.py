@@ -40,7 +40,7 @@ def test_what_ships_publishes_what_can_be_repeated(name):
 
 
 def test_files_of_the_first_edition_are_understood():
-    request, settings = asked(read_row(RESULTS / "mnist_cfg_strong_cpu_seed123.json"), seed=7)
+    request, settings = asked(read_row(RESULTS / "mnist_cfg_strong_cpu_no_margin_seed123.json"), seed=7)
     assert request == Request(5000, ("test", "train"), "domain", 7, "balanced")
     assert (settings.solver, settings.steps, settings.weight) == ("midpoint", 5, 1.5)
 

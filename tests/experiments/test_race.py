@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmd.data import ImageDataset, Split
 from fmd.math.pixels import to_unit
 from fmd.randomness import step_rng
 from tests.helpers import toys
@@ -27,7 +28,8 @@ def on_the_path():
     sys.path.remove(BENCHMARKS)
 
 
-def test_pytorch_takes_the_same_steps():
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+def test_pytorch_takes_the_same_steps(margin):
     """Losses, parameters and their average over steps with Muon, from fmd's parameters and fmd's draws."""
     torch = pytest.importorskip("torch")
     from jax_worker import settings_of
@@ -37,9 +39,12 @@ def test_pytorch_takes_the_same_steps():
     config = toys.config(
         model={"name": "unet", **MODEL}, train={"num_steps": 12, "batch_size": BATCH}, log={"every": 1},
         optimizer={"name": "muon", "learning_rate": 6e-3, "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 0.5},
-        ema={"decays": [0.6], "power_stds": []},
+        ema={"decays": [0.6], "power_stds": []}, method={"name": "flow_matching", "margin": margin},
     )  # fmt: skip
-    lab = toys.Lab(config, toys.layout("jit", 1))
+    shades = toys.dataset().train
+    black = np.where(shades.y[:, None, None, None] == 0, np.uint8(0), shades.images)  # where a margin counts
+    data = ImageDataset("black", Split(black, shades.y), toys.dataset().test, toys.CLASSES, "made up by the tests")
+    lab = toys.Lab(config, toys.layout("jit", 1), data)
 
     def in_torch(params):
         network = UNet(lab.data.image_shape, num_classes=toys.CLASSES, **MODEL)
