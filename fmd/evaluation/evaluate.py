@@ -26,7 +26,7 @@ from fmd.evaluation.labels import FREQUENCIES, choose_labels
 from fmd.evaluation.metrics import NEIGHBOURS, SUBSET_SIZE, SUBSETS
 from fmd.evaluation.real_features import Reference
 from fmd.evaluation.sample_pool import Pool
-from fmd.evaluation.teacher import Taught
+from fmd.evaluation.teacher import TeacherImages
 from fmd.evaluation.validation import make_validation
 from fmd.math import solvers
 from fmd.math.simulators import TOLERANCE
@@ -97,7 +97,7 @@ def evaluate(
     if sampler.info.cost is not None:
         result["cost"] |= {f"training_{name}": value for name, value in sampler.info.cost.items()}
     if teacher is not None:
-        taught = Taught(sampler, teacher, labels_of(request, dataset), **same)
+        taught = TeacherImages(sampler, teacher, labels_of(request, dataset), **same)
         figures["distance_to_teacher"] = taught.distance(sampler, settings)
     if count := request.likelihood_examples:
         draws = request.likelihood_draws

@@ -21,7 +21,7 @@ from fmd.blocks import Block, Plain
 from fmd.config import Settings
 from fmd.data import ImageDataset
 from fmd.evaluation.evaluate import Request, judge_samples, labels_of, settings_of
-from fmd.evaluation.teacher import Taught
+from fmd.evaluation.teacher import TeacherImages
 from fmd.files import write_json
 from fmd.math import solvers
 from fmd.pictures import plots
@@ -123,7 +123,7 @@ def run(
         settings_of(sampler, request, point.settings)  # refused now, not after the points before
     taught = None
     if teacher is not None:
-        taught = Taught(sampler, teacher, labels_of(request, dataset), request.seed, quiet=False)
+        taught = TeacherImages(sampler, teacher, labels_of(request, dataset), request.seed, quiet=False)
     rows: list[Plain] = []
     recorded: list[Plain] = []
     for point in todo:

@@ -18,7 +18,7 @@ from fmd.types import Images
 EXAMPLES, STEPS = 200, 50  # 100 evaluations of the teacher for each, by the midpoint rule
 
 
-class Taught:
+class TeacherImages:
     """The images of a teacher, `EXAMPLES` of them, guided as its own settings say.
 
     Raises ValueError for a teacher of other images, classes or conditions than the model's.

@@ -11,7 +11,8 @@ from fmd import methods
 from fmd.blocks import plain
 from fmd.export.portable import shapes
 from fmd.math import solvers
-from fmd.methods.flow_matching import END_EPSILON, FlowMatching, rule_of
+from fmd.methods.flow_matching import FlowMatching
+from fmd.methods.solving import END_EPSILON, rule_of
 from fmd.run_info import RunInfo
 
 SAMPLER = """

@@ -31,9 +31,9 @@ from fmd.math.pixels import to_unit
 from fmd.math.schedules import Schedule
 from fmd.math.simulators import Solution
 from fmd.math.times import TimeSampler
-from fmd.methods import flow_matching, register
-from fmd.methods.flow_matching import Velocity
+from fmd.methods import flow_matching, register, solving
 from fmd.methods.method import Drawn, Loss
+from fmd.methods.solving import Velocity
 from fmd.registry import Between
 from fmd.types import Condition, Images, Labels, Mask, Network, Rng, Times, Told
 
@@ -177,7 +177,7 @@ class Bridge:
     ) -> Solution:
         """Solves the guided equation from the source in `y`, with noise_std x0 on it."""
         weaker = None if weak is None else self.velocity(weak)
-        return flow_matching.solve(
+        return solving.solve(
             self, Beside(network, self), self.velocity(network), self.start(y, x0), y, settings, rng=rng, weak=weaker
         )
 
@@ -193,7 +193,7 @@ class Bridge:
                 f"sample.schedule = {settings.schedule.name!r}: with gamma = {self.gamma} a bridge is sampled along "
                 f"the schedule of its training; leave it out"
             )
-        flow_matching.check(self, settings)
+        solving.check(self, settings)
 
     def _asked(self, t: Times) -> Times:
         return interpolants.inside(t) if self.gamma else t

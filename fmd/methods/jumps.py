@@ -15,7 +15,7 @@ from fmd.math.couplings import Coupling
 from fmd.math.schedules import Schedule
 from fmd.math.simulators import Solution
 from fmd.math.solvers import JUMP
-from fmd.methods import flow_matching
+from fmd.methods import solving
 from fmd.methods.flow_matching import FlowMatching
 from fmd.types import Condition, Field, Images, Network, Rng, Times
 
@@ -93,7 +93,7 @@ class Jumps:
         states = jnp.concatenate([x0[None], states])
         shown = states[jnp.searchsorted(knots, wanted + 1e-6, side="right") - 1]
         solution = Solution(x, shown, wanted, evaluations, finite)
-        return solution._replace(trajectory=flow_matching.to_show(solution, self.schedule))
+        return solution._replace(trajectory=solving.to_show(solution, self.schedule))
 
 
 def check(settings: Settings, schedule: Schedule, weights: tuple[float, float] | None = None) -> None:

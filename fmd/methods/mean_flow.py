@@ -26,9 +26,9 @@ from fmd.math.guidance import Guidance
 from fmd.math.schedules import Schedule
 from fmd.math.times import TimeSampler
 from fmd.methods import flow_matching, register
-from fmd.methods.flow_matching import Velocity
 from fmd.methods.jumps import Jumps
 from fmd.methods.method import Drawn, Loss
+from fmd.methods.solving import Velocity
 from fmd.registry import Between
 from fmd.types import Condition, Images, Network, Rng
 

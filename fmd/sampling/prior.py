@@ -17,8 +17,8 @@ from jaxtyping import PyTree
 
 from fmd.devices import Layout, cpu_compiler_options, map_batches
 from fmd.math import fields, guidance
-from fmd.methods.flow_matching import END_EPSILON
 from fmd.methods.method import Flow, Method
+from fmd.methods.solving import END_EPSILON
 from fmd.models.contract import Model
 from fmd.models.network import ModelNetwork
 from fmd.run_info import RunInfo

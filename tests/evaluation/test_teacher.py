@@ -13,7 +13,7 @@ LABELS = np.zeros(6, np.int32)
 
 def test_a_model_is_at_no_distance_from_itself_by_the_same_solver(sampler, monkeypatch):
     monkeypatch.setattr(teacher, "STEPS", 4)
-    taught = teacher.Taught(sampler, sampler, LABELS, 0, quiet=True)
+    taught = teacher.TeacherImages(sampler, sampler, LABELS, 0, quiet=True)
     same = sampler.settings.replace(solver="midpoint", steps=4)
     assert taught.distance(sampler, same) == 0
     assert taught.distance(sampler, sampler.settings.replace(solver="euler", steps=1)) > 1e-3
@@ -31,4 +31,4 @@ def test_a_teacher_of_other_images_is_refused(sampler, changes, message):
     ours = Sampler.from_info(dataclasses.replace(sampler.info, class_names=tuple("0123")), **named)
     theirs = Sampler.from_info(dataclasses.replace(sampler.info, **changes), **named)
     with pytest.raises(ValueError, match=message):
-        teacher.Taught(ours, theirs, LABELS, 0, quiet=True)
+        teacher.TeacherImages(ours, theirs, LABELS, 0, quiet=True)

@@ -9,7 +9,7 @@ from fmd.devices import make_layout
 from fmd.math import schedules
 from fmd.math.pixels import to_uint8
 from fmd.math.simulators import Solution
-from fmd.methods.flow_matching import to_show
+from fmd.methods.solving import to_show
 from fmd.randomness import example_normal
 from fmd.sampling.sampler import Sampler
 from fmd.sampling.trajectory import TIMES, sweep, trajectory
