@@ -6,9 +6,9 @@
     karras     uniform in (sigma/alpha)^(1/rho), from noisy to clean                   2206.00364
                (schedule, noise_max, noise_min, rho)
 
-A grid is given by a warp: warp(u, t0, t1) are the times, increasing from t0 to t1, at u = 0, 1/steps, ..., 1. A grid of
-your own is a function that returns one. Its parameters are keys of the config, and a parameter called `schedule` is
-the schedule that the model was trained along:
+A grid is given by a warp: warp(u, t0, t1) are the times, increasing from t0 to t1, at u = 0, 1/steps, ..., 1, an array
+of NumPy (so that simple grids compile nothing). A grid of your own is a function that returns one. Its parameters are
+keys of the config, and a parameter called `schedule` is the schedule that the model was trained along:
 
     @grids.register("quadratic")
     def quadratic(power: float = 2.0) -> Warp:
@@ -28,7 +28,8 @@ from fmd.math.schedules import Schedule
 from fmd.registry import Registry
 from fmd.types import Number, Scalars, Times
 
-Warp = Callable[[Times, Number, Number], Times]
+Shares = Float[np.ndarray, " knots"]
+Warp = Callable[[Shares, Number, Number], Shares | Times]
 
 GRIDS: Registry[Warp] = Registry("time grid")
 register = GRIDS.register
@@ -53,12 +54,13 @@ def get(
     if not 0.0 <= t0 < t1 <= 1.0:
         raise ValueError(f"the grid runs from t0={t0} to t1={t1}; need 0 <= t0 < t1 <= 1")
     warp = GRIDS.build(name, params, offered={} if schedule is None else {"schedule": schedule})
+    shares = np.linspace(0.0, 1.0, steps + 1, dtype=jnp.result_type(float))
     with jax.ensure_compile_time_eval():
-        times = warp(jnp.linspace(0.0, 1.0, steps + 1), t0, t1)
-        times = times.at[0].set(t0).at[-1].set(t1)
-        if not bool(jnp.all(times[1:] > times[:-1])):
+        times = np.array(warp(shares, t0, t1), shares.dtype)
+        times[0], times[-1] = t0, t1
+        if not np.all(np.diff(times) > 0.0):
             raise ValueError(f"time grid {name!r} does not increase with {steps} steps from {t0} to {t1}: {times}")
-    return times
+        return jnp.asarray(times)
 
 
 def shift(t: Scalars, factor: Scalars) -> Times:
@@ -97,7 +99,7 @@ def karras(schedule: Schedule, noise_max: Number = 80.0, noise_min: Number = 0.0
     if not 0.0 < noise_min < noise_max < math.inf:
         raise ValueError(f"time grid 'karras': {noise_max = }, {noise_min = }; need 0 < noise_min < noise_max")
 
-    def warp(u: Times, t0: Number, t1: Number) -> Times:
+    def warp(u: Shares, t0: Number, t1: Number) -> Times:
         # sigma/alpha = exp(-log_snr/2) runs over what lies between t0 and t1; if t1 is cleaner than that, it is the
         # target of one more step.
         begin, end = (float(jnp.exp(-schedule.log_snr(t) / 2.0)) for t in (t0, t1))

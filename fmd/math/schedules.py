@@ -36,11 +36,12 @@ A schedule of your own is two functions, under a name for configs:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fmd.math.broadcasting import Positive, as_float, finfo
@@ -109,8 +110,7 @@ class Schedule:
     @property
     def prior_std(self) -> float:
         """sigma(0): sampling starts from N(0, prior_std^2). 1 but for `ve`, where it is sigma_max."""
-        with jax.ensure_compile_time_eval():
-            return float(self.sigma(0.0))
+        return float(_at_ends(self, ("sigma",), jnp.result_type(float))[0, 0])
 
     @property
     def singular_times(self) -> tuple[float, ...]:
@@ -123,9 +123,19 @@ class Schedule:
         return self._ends_where_infinite("data_v", "noise_v")
 
     def _ends_where_infinite(self, *names: str) -> tuple[float, ...]:
-        with jax.ensure_compile_time_eval():
-            ends = [(t, self.at(t)) for t in (0.0, 1.0)]
-            return tuple(t for t, c in ends if not all(bool(jnp.isfinite(getattr(c, name))) for name in names))
+        finite = np.isfinite(_at_ends(self, names, jnp.result_type(float))).all(axis=0)
+        return tuple(t for t, known in zip((0.0, 1.0), finite, strict=True) if not known)
+
+
+@cache
+def _at_ends(schedule: Schedule, names: tuple[str, ...], dtype: np.dtype) -> Float[np.ndarray, "names 2"]:
+    """These coefficients at 0 and at 1, also inside a trace.
+
+    They are computed by one program. One per operation of a table would be what a start waits for.
+    """
+    table = jax.jit(lambda t: [getattr(schedule.at(t), name) for name in names])
+    ends = table.lower(jax.ShapeDtypeStruct((2,), dtype)).compile()(np.array([0.0, 1.0], dtype))
+    return np.stack(jax.device_get(ends))
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", makes=Schedule)

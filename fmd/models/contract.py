@@ -31,7 +31,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from fmd.models import conditions as kinds
-from fmd.types import Condition, Images, Times
 
 
 @runtime_checkable
@@ -88,7 +87,8 @@ def check_contract(
         raise ValueError(f"model {name} has no guidance weight: its call takes no w, which the method needs")
 
     variables, (x, t, y), later = _trace(model, image_shape, conditions, second_time, guidance_input)
-    alone = jax.eval_shape(model.init, jax.random.key(0), x, t, y) if later else variables
+    key = jax.eval_shape(jax.random.key, 0)
+    alone = jax.eval_shape(model.init, key, x, t, y) if later else variables
     structure: object = jax.tree.structure(variables)
     if structure != jax.tree.structure(alone):
         raise ValueError(
@@ -104,16 +104,17 @@ def check_contract(
             f"{', '.join(variables['params'])}; name its nn.scan in `stacked`"
         )
 
+    untold = jax.eval_shape(lambda y: kinds.drop(y, conditions, model.num_classes), y)
     rngs: dict[str, PyTree] = {}
     for train in (False, True):
         call = functools.partial(model.apply, train=train)  # one function: conditions of one shape are traced once
-        for told in (y, kinds.drop(y, conditions, model.num_classes)):
+        for told in (y, untold):
             try:
                 out = jax.eval_shape(call, variables, x, t, told, **rngs, **later)
             except flax.errors.InvalidRngError:
                 if not train:
                     raise ValueError(f"model {name} draws random numbers with train=False; only training may") from None
-                rngs = {"rngs": {"dropout": jax.random.key(0)}}
+                rngs = {"rngs": {"dropout": key}}
                 out = jax.eval_shape(call, variables, x, t, told, **rngs, **later)
             shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
             if shape != x.shape or dtype != jnp.float32:
@@ -131,15 +132,18 @@ def _trace(
     conditions: kinds.Spec | None,
     second_time: bool,
     guidance_input: bool,
-) -> tuple[PyTree, tuple[Images, Times, Condition], dict[str, Times]]:
-    """The shapes of the variables, arguments (x, t, y), and r and w by name.
+) -> tuple[PyTree, tuple[PyTree, PyTree, PyTree], dict[str, PyTree]]:
+    """The shapes of the variables, of the arguments (x, t, y), and of r and w by name.
 
     The batch is two.
     """
-    arguments = jnp.zeros((2, *image_shape)), jnp.zeros(2), kinds.example(conditions, 2)
-    later = {"r": jnp.zeros(2)} if second_time else {}
-    later |= {"w": jnp.ones(2)} if guidance_input else {}
-    return jax.eval_shape(model.init, jax.random.key(0), *arguments, **later), arguments, later
+
+    def examples() -> PyTree:
+        return jax.random.key(0), jnp.zeros((2, *image_shape)), jnp.zeros(2), kinds.example(conditions, 2)
+
+    key, x, t, y = jax.eval_shape(examples)
+    later = {name: t for name, wanted in (("r", second_time), ("w", guidance_input)) if wanted}
+    return jax.eval_shape(model.init, key, x, t, y, **later), (x, t, y), later
 
 
 def _takes(model: Model, name: str) -> bool:
