@@ -25,7 +25,7 @@ FILE = re.compile(r"(?<![\w/.~-])(?:fmd|configs|experiments|tests|\.github)/[\w.
 KEYS = {*config.DEFAULTS, *config.BLOCKS}
 # Flags of other programs than fmd's: gcloud, srun, docker, and scripts of experiments.
 OTHERS = {"worker", "command", "nodes", "ntasks", "gpus", "weights", "out", "seeds", "contestants"}
-OTHERS |= {"judge_from", "overrides", "xla_gpu_enable_latency_hiding_scheduler"}
+OTHERS |= {"dist", "judge_from", "overrides", "xla_gpu_enable_latency_hiding_scheduler"}
 
 PAGES = [README, *sorted((SITE / "pages").rglob("*.md"))]
 REPORTS = sorted((ROOT / "experiments").glob("*/*.md"))
@@ -39,7 +39,7 @@ def test_the_readme_is_short_and_begins_with_its_two_commands():
     assert len(text.splitlines()) <= 150
     assert BLOCK.sub("", text).split("```\n")[1].splitlines() == [
         "pip install -e . && python -m fmd.main --config=configs/mnist_cfg_strong.py",
-        "pip install -e '.[test]' && python -m pytest",
+        "pip install -e '.[test]' && python -m pytest -n 2 --dist loadfile",
     ]
 
 
