@@ -25,7 +25,7 @@ FILE = re.compile(r"(?<![\w/.~-])(?:fmd|configs|experiments|tests|\.github)/[\w.
 KEYS = {*config.DEFAULTS, *config.BLOCKS}
 # Flags of other programs than fmd's: gcloud, srun, docker, and scripts of experiments.
 OTHERS = {"worker", "command", "nodes", "ntasks", "gpus", "weights", "out", "seeds", "contestants"}
-OTHERS |= {"dist", "judge_from", "overrides", "xla_gpu_enable_latency_hiding_scheduler"}
+OTHERS |= {"dist", "every", "judge_from", "overrides", "xla_gpu_enable_latency_hiding_scheduler"}
 
 PAGES = [README, *sorted((SITE / "pages").rglob("*.md"))]
 REPORTS = sorted((ROOT / "experiments").glob("*/*.md"))

@@ -11,6 +11,7 @@ that of x. A conditional model is `mixture.only(k, ...)`, the unconditional one 
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -63,21 +64,9 @@ class Mixture(NamedTuple):
         return jax.vmap(one)(_rows(t, x), x)
 
     def _at(self, schedule, t, x):
-        a, s = (_rows(f(t), x)[:, None, None] for f in (schedule.alpha, schedule.sigma))
         values, vectors = _eigen(self.covariances, x.dtype)
         weights, means = jnp.asarray(self.weights, x.dtype), jnp.asarray(self.means, x.dtype)
-        variances = a * a * values[None] + s * s
-        offset = jnp.einsum("kij,bki->bkj", vectors, x[:, None] - a * means[None])
-        log_joint = jnp.log(weights)[None] - 0.5 * jnp.sum(
-            offset**2 / variances + jnp.log(2.0 * math.pi * variances), axis=2
-        )
-
-        def back(coordinates):
-            return jnp.einsum("kij,bkj->bki", vectors, coordinates)
-
-        whitened = back(offset / variances)
-        data = means[None] + a * back(values[None] * offset / variances)
-        return _Posterior(log_joint, data, s * whitened, whitened)
+        return _posterior(schedule, t, x, weights, means, values, vectors)
 
     def sample(self, key, count, dtype=jnp.float32):
         """[count, d] samples of the data."""
@@ -189,6 +178,23 @@ class _Posterior(NamedTuple):
     def average(self, of):
         """The mixture's value [B, d] of a component value."""
         return jnp.sum(jax.nn.softmax(self.joint, axis=1)[:, :, None] * of(self), axis=1)
+
+
+@partial(jax.jit, static_argnums=0)  # one program, where each operation would be one
+def _posterior(schedule, t, x, weights, means, values, vectors):
+    a, s = (_rows(f(t), x)[:, None, None] for f in (schedule.alpha, schedule.sigma))
+    variances = a * a * values[None] + s * s
+    offset = jnp.einsum("kij,bki->bkj", vectors, x[:, None] - a * means[None])
+    log_joint = jnp.log(weights)[None] - 0.5 * jnp.sum(
+        offset**2 / variances + jnp.log(2.0 * math.pi * variances), axis=2
+    )
+
+    def back(coordinates):
+        return jnp.einsum("kij,bkj->bki", vectors, coordinates)
+
+    whitened = back(offset / variances)
+    data = means[None] + a * back(values[None] * offset / variances)
+    return _Posterior(log_joint, data, s * whitened, whitened)
 
 
 def _rows(t, x):
